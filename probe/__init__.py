@@ -18,6 +18,8 @@ from probe.version import __version__
 
 if TYPE_CHECKING:
     from probe.data.corpus import load_corpus
+    from probe.data.manifest import write_manifest
+    from probe.data.overview import overview
     from probe.demo import demo
     from probe.errors import ProbeError
     from probe.evaluation.layer_similarity import Comparing, similarity
@@ -68,11 +70,13 @@ _HOMES = {
     "load_corpus": "probe.data.corpus",
     "open_model": "probe.models.catalogue",
     "open_store": "probe.store.stores",
+    "overview": "probe.data.overview",
     "paired_difference": "probe.measures.comparison",
     "read_records": "probe.records",
     "read_similarity": "probe.reporting.tables.similarity_tables",
     "run": "probe.evaluation.run",
     "similarity": "probe.evaluation.layer_similarity",
+    "write_manifest": "probe.data.manifest",
     "write_tables": "probe.reporting.tables.files",
 }
 
@@ -105,11 +109,13 @@ __all__ = [
     "load_corpus",
     "open_model",
     "open_store",
+    "overview",
     "paired_difference",
     "read_records",
     "read_similarity",
     "run",
     "similarity",
+    "write_manifest",
     "write_tables",
 ]
 

@@ -14,7 +14,7 @@ from typing import Any, NoReturn, TextIO, cast
 
 import click
 
-from probe.commands import evaluation, features, models, reports
+from probe.commands import corpora, evaluation, features, models, reports
 from probe.commands.help import Workflow
 from probe.commands.messages import Messages, say_held_warnings
 from probe.commands.printing import plain
@@ -40,7 +40,7 @@ STEPS = {
     "Evaluate": (evaluation.bench, evaluation.run, evaluation.similarity, evaluation.demo),
     "Report": (reports.table, reports.report, reports.plot, reports.compare),
     "Inspect": (
-        *(models.models, evaluation.tasks, features.show),
+        *(corpora.data, models.models, evaluation.tasks, features.show),
         *(features.verify, reports.records, models.doctor),
     ),
 }

@@ -306,11 +306,11 @@ def _tried(attempt: Callable[[ModelName], object], model: ModelName, done: Bench
 
 
 def _needed(
-    task: Task, asked: Sequence[Hearing], scope: Scope, corpus: Corpus
+    task: Task, task_hearings: Sequence[Hearing], scope: Scope, corpus: Corpus
 ) -> dict[str, set[str]]:
     """Condition -> splits of the rows that a task hears under it."""
     needed: dict[str, set[str]] = {}
-    for hearing in asked:
+    for hearing in task_hearings:
         for name in hearing.conditions:
             needed.setdefault(name, set()).update(hearing.splits(name))
     if "trials" in task.needs:  # utterances of trials may be of any split
@@ -321,8 +321,10 @@ def _needed(
             end.split for pairs in lists for trial in pairs for end in (trial.enroll, trial.test)
         }
         needed = {name: splits | ends for name, splits in needed.items()}
-    there = {item.split for item in corpus.utterances}
-    return {name: splits & there for name, splits in needed.items()}
+    corpus_splits = {item.split for item in corpus.utterances}
+    if task.settings.folds:  # every row is trained on in one fold and tested in another
+        return dict.fromkeys(needed, corpus_splits)
+    return {name: splits & corpus_splits for name, splits in needed.items()}
 
 
 def views_for(tasks: Sequence[Task], stride: int = 1) -> list[str]:

@@ -395,16 +395,24 @@ def _form_of_classes(counts: dict[str, Any]) -> tuple[object, str] | None:
 
 
 def search_of(record: Record) -> Faults:
-    """Settings that the search did not try, or that are not the best of it on dev."""
-    if not record.search or not record.chosen:
+    """Settings that the search did not try, or that are not the best of it on dev, in each fold."""
+    if not record.folds:
+        yield from _search_of(record.search, record.chosen, record.select_by)
+    for fold in record.folds:
+        search = [entry for entry in record.search if entry.get("fold") == fold.get("fold")]
+        yield from _search_of(search, fold.get("chosen", {}), record.select_by)
+
+
+def _search_of(search: Sequence[dict[str, Any]], choice: dict[str, Any], select_by: str) -> Faults:
+    if not search or not choice:
         return
-    chosen = [entry for entry in record.search if _matches(entry, record.chosen)]
+    chosen = [entry for entry in search if _matches(entry, choice)]
     if not chosen:
-        yield "chosen", record.chosen, "an entry of the search"
+        yield "chosen", choice, "an entry of the search"
         return
-    measure = f"dev_{record.select_by}"
-    best_of = max if metric_of(record.select_by).higher_is_better else min
-    known = [entry[measure] for entry in record.search if type(entry.get(measure)) in (int, float)]
+    measure = f"dev_{select_by}"
+    best_of = max if metric_of(select_by).higher_is_better else min
+    known = [entry[measure] for entry in search if type(entry.get(measure)) in (int, float)]
     own = [entry[measure] for entry in chosen if type(entry.get(measure)) in (int, float)]
     if own and abs(best_of(own) - best_of(known)) > TOLERANCE:
         yield "chosen", {measure: best_of(own)}, f"the best of the search, {best_of(known)}"

@@ -62,6 +62,8 @@ SINCE_4: dict[str, Any] = {
     "outcomes_sha256": "",
     "arguments": {},
 }
+# Fields that a line has only where they are not empty.
+OPTIONAL = ("folds",)
 OWN_HEAD = "own-ctc"
 # Names that stand where a layer's does.
 WEIGHTED = "weighted"  # a learned sum of all layers
@@ -132,6 +134,9 @@ class Record:
         arguments: what `probe.run` was called with, as text where it is a path, so that the command
             can be repeated.
         note: why there is no value, or what a reader must know.
+        folds: of a task with folds, one entry for each: ``fold``, ``value``, ``n``, ``n_train`` and
+            the settings ``chosen`` there; then ``search`` and ``curve`` say of which fold each
+            entry is, and ``chosen`` holds what all folds share.
         recipe, task_sha256, manifest_sha256, trials_sha256: hashes of what the number rests on;
             where features of several conditions had a part in it, ``recipe`` is the hash of their
             recipes' hashes.
@@ -179,6 +184,7 @@ class Record:
     limit: int | None = None
     shared_speakers: int | None = None
     note: str = ""
+    folds: list[dict[str, Any]] = field(default_factory=list)
     recipe: str
     task_sha256: str
     manifest_sha256: str
@@ -267,10 +273,7 @@ def write_records(
         a re-run replaces them.
     """
     written: dict[str, str] = {}
-    lines = [
-        canonical_json({**asdict(record), "counts": _packed(record.counts, written)}) + "\n"
-        for record in records
-    ]
+    lines = [canonical_json(_written(record, written)) + "\n" for record in records]
     path.parent.mkdir(parents=True, exist_ok=True)
     copy = _keep_others(path, records)
     if outcomes is not None:
@@ -278,6 +281,12 @@ def write_records(
         write_atomically(outcomes_path(path), outcomes)
     write_atomically(path, "".join(lines).encode())
     return copy
+
+
+def _written(record: Record, written: dict[str, str]) -> dict[str, Any]:
+    """The fields of a line, see `_packed`."""
+    values = {**asdict(record), "counts": _packed(record.counts, written)}
+    return {name: value for name, value in values.items() if value or name not in OPTIONAL}
 
 
 def outcomes_path(path: Path) -> Path:
@@ -457,6 +466,7 @@ def _values_of(line: bytes, columns: dict[str, bytes]) -> dict[str, Any]:
             "this line is JSON, but no record: it has no field `format`. "
             "Move the file out of the folder."
         )
+    values = {name: [] for name in OPTIONAL} | values
     if version == 3 and values.keys() == FIELDS - SINCE_4.keys():
         values |= SINCE_4 | {"format": FORMAT}
     elif version != FORMAT:

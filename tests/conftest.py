@@ -11,14 +11,17 @@ from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command line does, before torch
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # several processes of tests share the cores
 
 # isort: split
+import huggingface_hub.constants
 import pytest
 import torch
 from small_models import FAMILIES, REFERENCE_FAMILIES, write_checkpoint
 from tones import write_tones
 
 from probe import cli
+from probe.extraction import plan
 
 OF_PROCESS = {"capture_output": True, "text": True, "timeout": 900, "check": False}
 
@@ -64,6 +67,44 @@ def _checkpoints(
 def tones(tmp_path: Path) -> Callable[..., Path]:
     """Writes a corpus of tones into the test's folder (see `tones.write_tones`)."""
     return partial(write_tones, tmp_path)
+
+
+@pytest.fixture
+def shards_of(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Bounds the bytes, or the seconds of audio, of the shards that are planned from now on."""
+
+    def bound(n_bytes: int | None = None, audio_s: float | None = None) -> None:
+        for name, most in (("SHARD_BYTES", n_bytes), ("SHARD_AUDIO_S", audio_s)):
+            if most is not None:
+                monkeypatch.setattr(plan, name, most)
+
+    return bound
+
+
+@pytest.fixture
+def at_commit(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Sets the commit of the code that runs from now on, as records name it."""
+
+    def name(commit: str) -> None:
+        version = {"version": "1", "commit": commit}
+        monkeypatch.setattr("probe.evaluation.provenance.code_version", lambda: version)
+
+    return name
+
+
+@pytest.fixture
+def hub_settings(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Sets what huggingface_hub reads from the environment when it is imported."""
+
+    def change(
+        cache: Path | None = None, offline: bool | None = None, endpoint: str | None = None
+    ) -> None:
+        values = {"HF_HUB_CACHE": cache and str(cache), "HF_HUB_OFFLINE": offline}
+        for name, value in (values | {"ENDPOINT": endpoint}).items():
+            if value is not None:
+                monkeypatch.setattr(huggingface_hub.constants, name, value)
+
+    return change
 
 
 @pytest.fixture(scope="session")

@@ -20,18 +20,20 @@ def run(task: Any, model: Any, corpus: Any, features: Path, results: Path, **fla
     return module.run(task, model, corpus, features, results, scope, training, number)
 
 
-def quick(name: str, **overrides: Any) -> Task[Any]:
-    """A task under its own name, but with one strength of the penalty and without a learned sum of
-    layers or codes: for tests of what is done with its scores.
+def quick(name: str, budgets: bool = False, **overrides: Any) -> Task[Any]:
+    """A task under its own name, but with one strength of the penalty, without a learned sum of
+    layers or codes, and with its budgets only on request: for tests of what is done with its
+    scores.
     """
     task = open_task(name, overrides)
     if task.of is not None:
-        return replace(task, of=_quick(task.of))
-    return _quick(task)
+        return replace(task, of=_quick(task.of, budgets))
+    return _quick(task, budgets)
 
 
-def _quick(task: Task[Any]) -> Task[Any]:
+def _quick(task: Task[Any], budgets: bool) -> Task[Any]:
     settings = {"l2": (1e-1,), "weighted": False, "online_code": False}
+    settings |= {} if budgets else {"budgets": ()}
     known = settings.keys() & type(task.settings).model_fields.keys()
     changed = task.settings.model_copy(update={key: settings[key] for key in known})
     return replace(task, settings=changed)

@@ -1,7 +1,9 @@
 """The command line as a user meets it: output, exit codes, one line for a mistake, signals."""
 
+import contextlib
 import functools
 import inspect
+import io
 import json
 import os
 import re
@@ -21,7 +23,7 @@ from exhaustive import mostly_nightly
 from tones import write_tones
 
 from probe import pipeline
-from probe.cli import cli
+from probe.cli import cli, run
 from probe.commands.printing import plain
 from probe.data.conditions.audition import listen
 from probe.demo import demo
@@ -45,6 +47,12 @@ Command = Callable[..., subprocess.CompletedProcess]
 Bench = tuple[Path, subprocess.CompletedProcess]
 
 
+def quick_task(path: Path, label: str) -> Path:
+    """The file of a classification that takes little time."""
+    path.write_text(f'kind = "classify"\nlabel = "{label}"\nl2 = [1e-2]\ncontrols = []\n')
+    return path
+
+
 @pytest.fixture(scope="module")
 def bench(command: Command, tmp_path_factory: pytest.TempPathFactory) -> Bench:
     """One small bench, shared by the tests that look at what it wrote."""
@@ -52,9 +60,7 @@ def bench(command: Command, tmp_path_factory: pytest.TempPathFactory) -> Bench:
     manifest = write_tones(folder)
     line = ["bench", "--no-check", "--corpus", manifest, "--to", folder / "out"]
     for name, label in (("words", "text"), ("speakers", "speaker")):
-        task = folder / f"{name}.toml"
-        task.write_text(f'kind = "classify"\nlabel = "{label}"\nl2 = [1e-2]\ncontrols = []\n')
-        line += ["--task", task]
+        line += ["--task", quick_task(folder / f"{name}.toml", label)]
     for model in ("mfcc", "fbank", "random:data2vec-audio-tiny"):
         line += ["--model", model]
     done = command(*line)
@@ -242,7 +248,8 @@ def test_a_bench_stores_features_as_it_is_told(
     assert [
         Path(row.split(":")[0]).name[:8] for row in planned.stdout.splitlines() if row[0] != " "
     ] == ["frames--", "meanstd-"]
-    assert command(*line, "--task", "word-id").returncode == 0
+    task = quick_task(tmp_path / "words.toml", "text")
+    assert command(*line, "--task", task).returncode == 0
     (recipe,) = [
         json.loads(path.read_text())["recipe"]
         for path in tmp_path.glob("out/features/mfcc/*/recipe.json")
@@ -435,7 +442,7 @@ def test_failed_utterances_end_in_code_3_with_their_names(
     assert "0 extracted, 71 there already, 1 failed" in again.stderr
     scored = command(
         "run",
-        "word-id",
+        quick_task(tmp_path / "words.toml", "text"),
         "--model",
         "mfcc",
         "--corpus",
@@ -446,7 +453,7 @@ def test_failed_utterances_end_in_code_3_with_their_names(
         tmp_path / "r",
     )
     assert scored.returncode == 3
-    assert "word-id" in scored.stdout
+    assert "words" in scored.stdout
 
 
 def test_dry_run_prints_the_plan_and_writes_nothing(
@@ -756,18 +763,25 @@ def test_a_flag_means_the_same_in_every_command() -> None:
     assert not kinds.keys() & {"--json", "--form", "--conditions"}
 
 
+class Terminal(io.StringIO):
+    """What is printed to a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
 @pytest.mark.parametrize("width", [80, 120])
 @pytest.mark.parametrize("line", ["models", "tasks", "table", "show"])
 def test_what_is_printed_fits_the_terminal(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, line: str, width: int
 ) -> None:
-    monkeypatch.setattr("probe.commands.printing.terminal_width", lambda: width)
-    monkeypatch.setattr("probe.commands.reports.terminal_width", lambda: width)
-    monkeypatch.setattr("probe.commands.models.terminal_width", lambda: width)
     folders = {"table": ["--from", str(bench[0] / "results")], "show": [str(bench[0] / "features")]}
-    done = CliRunner().invoke(cli, [line, *folders.get(line, [])])
-    assert done.exit_code == 0, done.output
-    long = [text for text in done.output.splitlines() if len(text) > width and " " in text.strip()]
+    monkeypatch.setenv("COLUMNS", str(width))
+    with contextlib.redirect_stdout(Terminal()) as terminal:
+        assert run([line, *folders.get(line, [])]) == 0
+    lines = terminal.getvalue().splitlines()
+    assert lines
+    long = [text for text in lines if len(text) > width and " " in text.strip()]
     assert not long, "\n".join(long)
 
 

@@ -17,7 +17,6 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import huggingface_hub.constants
 import numpy as np
 import pytest
 import soundfile
@@ -27,12 +26,10 @@ from exhaustive import mostly_nightly
 
 from probe.cli import cli
 from probe.data import audio
-from probe.data.corpus import Corpus, Utterance, load_corpus
-from probe.doctor import corpus as corpora
 from probe.doctor import machine
 from probe.doctor.examine import examine
 from probe.doctor.findings import WIDEST, Finding, screen
-from probe.errors import UsageError, UtteranceError
+from probe.errors import UsageError
 from probe.models.sources import hub
 
 
@@ -346,13 +343,11 @@ def test_a_resampler_that_changes_a_tone_is_a_problem(monkeypatch: pytest.Monkey
 
 
 @pytest.fixture
-def online(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[str], None]:
+def online(hub_settings: Callable[..., None], tmp_path: Path) -> Callable[[str], None]:
     """Points the hub at an address, with an empty cache."""
 
     def point(address: str) -> None:
-        monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
-        monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", address)
-        monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+        hub_settings(tmp_path / "cache", offline=False, endpoint=address)
 
     return point
 
@@ -416,10 +411,12 @@ def test_a_name_that_is_never_looked_up_is_given_up_in_time(
 
 
 def test_offline_is_a_note_and_nobody_is_asked(
-    online: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+    online: Callable[[str], None],
+    monkeypatch: pytest.MonkeyPatch,
+    hub_settings: Callable[..., None],
 ) -> None:
     online("http://hub.invalid")
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    hub_settings(offline=True)
     monkeypatch.setattr(hub, "why_unreachable", lambda: pytest.fail("was asked"))
     assert "HF_HUB_OFFLINE is set" in said(machine.hub(), "note")
 
@@ -509,248 +506,40 @@ def test_a_folder_that_cannot_be_written_to_is_a_problem(
     assert not list(tmp_path.iterdir())
 
 
-# The audio
-
-
-def wave(path: Path, rate_hz: int = 16_000, seconds: float = 0.5, channels: int = 1) -> None:
-    noise = np.random.default_rng(0).uniform(-0.1, 0.1, (int(rate_hz * seconds), channels))
-    soundfile.write(path, noise, rate_hz)
-
-
-@pytest.fixture
-def recorded(tmp_path: Path) -> Callable[..., Corpus]:
-    """A corpus of ten real files of these rates, changed by ``spoil`` before it is read."""
-
-    def write(
-        *rates_hz: int, spoil: Callable[[Path], None] = lambda folder: None, duration_s: str = ""
-    ) -> Corpus:
-        lines = ["path,text,speaker,domain,split,duration_s"]
-        for number in range(10):
-            wave(tmp_path / f"{number}.wav", rates_hz[number % len(rates_hz)])
-            lines.append(f"{number}.wav,word,s,d,train,{duration_s}")
-        spoil(tmp_path)
-        (tmp_path / "corpus.csv").write_text("\n".join(lines) + "\n")
-        return load_corpus(tmp_path / "corpus.csv")
-
-    return write
-
-
-def test_audio_at_the_models_rate_is_ok(recorded: Callable[..., Corpus]) -> None:
-    found = list(corpora.audio(recorded(16_000, duration_s="0.5"), 16_000, 400))
-    assert statuses(found) == {"ok"}
-    assert said(found).startswith("10 of 10 files have 16000 Hz, the model's rate")
-
-
-@pytest.mark.parametrize(
-    ("content", "reason"),
-    [
-        (lambda whole: whole[:1000], "truncated: the WAV header promises 16000 bytes"),
-        (lambda whole: whole[:40], "truncated: a WAV file without a data chunk"),
-        (lambda whole: whole[:44], "truncated: the WAV header promises"),
-        (lambda whole: whole[:40] + b"\0\0\0\0", "no samples in it"),
-        (lambda whole: b"", "the file is empty (0 bytes)"),
-        (lambda whole: b"no audio at all", "cannot be decoded: Format not recognised"),
-        (lambda whole: whole[:24] + b"\1\0\0\0" + whole[28:], "sample rate 1 Hz; expected"),
-    ],
-)
-def test_a_damaged_file_is_a_problem_with_its_reason(
-    recorded: Callable[..., Corpus], content: Callable[[bytes], bytes], reason: str
-) -> None:
-    def spoil(folder: Path) -> None:
-        (folder / "3.wav").write_bytes(content((folder / "3.wav").read_bytes()))
-
-    found = list(corpora.audio(recorded(16_000, spoil=spoil), 16_000, 400))
-    assert "unusable: 1 of 10 files, such as\n3.wav: " + reason in said(found, "problem")
-    assert "exit code 3" in said(found, "problem")
-    assert "9 of 10 files have 16000 Hz" in said(found, "ok")
-
-
-def test_audio_at_another_rate_is_a_note(recorded: Callable[..., Corpus]) -> None:
-    found = list(corpora.audio(recorded(8000, 8000, 16_000), 16_000, 400))
-    assert "7 of 10 files have 8000 Hz, not 16000" in said(found, "note")
-    assert "nothing above 4000 Hz remains. -> Do not compare" in said(found, "note")
-    assert "3 of 10 files have 16000 Hz, the model's rate" in said(found, "ok")
-    found = list(corpora.audio(recorded(16_000), 8000, 200))
-    assert "nothing above 4000 Hz remains" in said(found, "note")
-
-
-def test_files_that_are_too_short_for_a_frame_are_named(recorded: Callable[..., Corpus]) -> None:
-    def spoil(folder: Path) -> None:
-        wave(folder / "4.wav", 8000, 0.024)
-        wave(folder / "5.wav", 8000, 0.026)
-
-    found = list(corpora.audio(recorded(8000, spoil=spoil), 16_000, 400))
-    assert "shorter than the 0.025 s of one frame: 1 of 10 files (4.wav)" in said(found, "problem")
-
-
-def test_a_file_of_another_length_than_the_manifest_says_is_a_problem(
-    recorded: Callable[..., Corpus],
-) -> None:
-    assert "is this column in samples?" in said(
-        corpora.audio(recorded(16_000, duration_s="8000"), 16_000, 400), "problem"
-    )
-
-
-def test_files_in_formats_that_are_not_read_come_with_the_command_that_converts_them(
-    tmp_path: Path,
-) -> None:
-    (tmp_path / "a.m4a").write_bytes(b"\0\0\0\x20ftypM4A \0\0\0\0")
-    (tmp_path / "c.csv").write_text("path,text,speaker,domain,split,duration_s\na.m4a,,,,train,\n")
-    assert "ffmpeg -i in.m4a" in said(
-        corpora.audio(load_corpus(tmp_path / "c.csv"), 16_000, 400), "problem"
-    )
-
-
-def test_cut_files_of_every_container_and_damage_behind_the_header_are_problems(
-    recorded: Callable[..., Corpus],
-) -> None:
-    def spoil(folder: Path) -> None:
-        for number, container in enumerate(("AIFF", "AU", "FLAC", "MP3", "OGG")):
-            path = folder / f"{number}.wav"
-            samples, rate_hz = soundfile.read(path)
-            soundfile.write(path, samples, rate_hz, format=container)
-            os.truncate(path, path.stat().st_size - 1000)
-
-    problems = said(corpora.audio(recorded(16_000, spoil=spoil), 16_000, 400), "problem")
-    assert (
-        "unusable: 5 of 10 files, such as\n0.wav: truncated: the AIFF header promises" in problems
-    )
-
-
-def test_many_files_are_looked_at_evenly(
-    recorded: Callable[..., Corpus], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    corpus = recorded(16_000)
-    monkeypatch.setattr(corpora, "MOST_FILES", 4)
-    assert "4 of 4 files (evenly chosen)" in said(corpora.audio(corpus, 16_000, 400))
-    assert [item.key for item in corpora.spread(corpus.utterances, 4)] == [
-        "0.wav",
-        "2.wav",
-        "5.wav",
-        "7.wav",
-    ]
-    assert len(corpora.spread(corpus.utterances, 400)) == 10
-
-
-def test_a_folder_in_the_place_of_a_file_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UtteranceError, match="not a regular file"):
-        audio.read_header(tmp_path)
-    with pytest.raises(UtteranceError, match="cannot be read: No such file"):
-        audio.read_header(tmp_path / "none.wav")
-
-
-# The transcripts
-
-
-def corpus_of(*texts: str, **columns: list[str]) -> Corpus:
-    """A corpus without files: ``train: seven`` is a transcript of train; more columns by name."""
-    rows = []
-    for number, (split, text) in enumerate(item.split(": ", 1) for item in texts):
-        values = {name: column[number] for name, column in columns.items()}
-        speaker, domain = values.pop("speaker", "s"), values.pop("domain", "d")
-        rows.append(
-            Utterance(f"u{number}", Path("a.wav"), text, speaker, domain, split, None, values)
-        )
-    extra = [name for name in columns if name not in ("speaker", "domain")]
-    return Corpus("c", "", tuple(rows), ("text", "speaker", "domain", "split", *extra))
-
-
-CLEAN = ("train: seven six", "train: nine", "dev: six", "test: seven")
-
-
-def test_clean_transcripts_are_ok() -> None:
-    found = list(corpora.text(corpus_of(*CLEAN)))
-    assert statuses(found) == {"ok"}
-    assert "4 transcripts of 7 characters" in said(found)
-
-
-def test_characters_that_train_does_not_have_are_a_problem() -> None:
-    found = list(corpora.text(corpus_of(*CLEAN, "test: six’s", "dev: sexy")))
-    problems = said(found, "problem")
-    assert "'’' (U+2019 right single quotation mark) 1 times, first in u4" in problems
-    assert "'y' 1 times, first in u5" in problems
-    assert "'x'" not in problems
-    assert statuses(corpora.text(corpus_of("dev: six", "test: nine"))) == {"ok"}
-
-
-def test_a_corpus_without_transcripts_is_a_note() -> None:
-    assert "there are no transcripts" in said(corpora.text(corpus_of("train: ", "test: ")), "note")
-
-
-def test_splits_are_counted_and_a_missing_one_is_a_note(tmp_path: Path) -> None:
-    manifest = tmp_path / "c.csv"
-    for name in ("a.wav", "b.wav"):
-        wave(tmp_path / name)
-    manifest.write_text(
-        "path,text,speaker,domain,split,duration_s\na.wav,,,,test,\nb.wav,,,,test,\n"
-    )
-    assert "c: 2 utterances (0 train, 0 dev, 2 test): nothing in train and dev" in said(
-        corpora.load(str(manifest)), "note"
-    )
-
-
-# The labels
-
-
-@pytest.mark.parametrize("other", ["anna ", "ANNA", "ａnna", "an na"])
-def test_a_label_written_in_two_ways_is_a_problem(other: str) -> None:
-    found = list(corpora.labels(corpus_of(*CLEAN, speaker=["anna", "anna", other, other])))
-    assert (f"'anna' (2) and {other!r} (2) differ only" in said(found, "problem")) is (
-        other != "an na"
-    )
-
-
-def test_a_column_whose_values_never_come_back_is_no_label() -> None:
-    found = list(corpora.labels(corpus_of(*CLEAN, session=["S1", "s1", "S2", "S3"])))
-    assert "session" not in said(found)
-
-
 # The command
 
 
 @pytest.fixture
-def quick(monkeypatch: pytest.MonkeyPatch, online: Callable[[str], None]) -> None:
+def quick(
+    monkeypatch: pytest.MonkeyPatch,
+    hub_settings: Callable[..., None],
+    online: Callable[[str], None],
+) -> None:
     """The machine's part without its measurements."""
     online("")
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    hub_settings(offline=True)
     monkeypatch.setattr(machine, "IMPORTS", {})
     monkeypatch.setattr(machine, "gemm_gflops", lambda place, dtype: 100.0)
     monkeypatch.setattr(machine, "write_speed", lambda folder: 1e9)
 
 
 @pytest.mark.usefixtures("quick")
-def test_a_clean_corpus_and_a_model_end_in_code_0_on_a_screen(tones: Callable[..., Path]) -> None:
-    done = CliRunner().invoke(
-        cli, ["doctor", "--model", "random:data2vec-audio-tiny", "--corpus", str(tones())]
-    )
+def test_a_model_that_opens_ends_in_code_0_on_a_screen() -> None:
+    done = CliRunner().invoke(cli, ["doctor", "--model", "random:data2vec-audio-tiny"])
     assert done.exit_code == 0, done.output
     assert "layers 0..3 (final is 3)" in " ".join(done.output.split())
-    assert "72 utterances (48 train, 12 dev, 12 test)" in done.output
     assert max(map(len, done.output.splitlines())) <= WIDEST
     assert done.output.splitlines()[-1].startswith("no problems, ")
 
 
 @pytest.mark.usefixtures("quick")
-def test_any_problem_ends_in_code_1(tones: Callable[..., Path]) -> None:
-    manifest = tones()
-    manifest.write_text(manifest.read_text().replace(",s1,", ",S0,", 1))
-    done = CliRunner().invoke(cli, ["doctor", "--corpus", str(manifest), "--format", "json"])
+def test_a_model_that_cannot_be_opened_is_a_problem_and_ends_in_code_1() -> None:
+    done = CliRunner().invoke(cli, ["doctor", "--model", "mfc", "--format", "json"])
     assert done.exit_code == 1
-    found = json.loads(done.output)
-    assert [item["topic"] for item in found if item["status"] == "problem"] == ["labels"]
-    assert {"topic", "status", "finding", "advice"} == set(found[0])
-
-
-@pytest.mark.usefixtures("quick")
-def test_a_model_or_a_corpus_that_cannot_be_opened_is_a_problem_in_its_own_words(
-    tmp_path: Path,
-) -> None:
-    found = list(examine("mfc", str(tmp_path / "none.csv")))
-    problems = said(found, "problem")
-    assert "Did you mean 'mfcc'?" in problems
-    assert "none.csv: does not exist" in problems
-    assert "could not be examined" not in problems
-    assert not {"audio", "text", "labels"} & {item.topic for item in found}
+    problems = [item for item in json.loads(done.output) if item["status"] == "problem"]
+    assert [item["topic"] for item in problems] == ["model"]
+    assert {"topic", "status", "finding", "advice"} == set(problems[0])
+    assert "Did you mean 'mfcc'?" in problems[0]["finding"]
 
 
 def test_a_device_that_is_not_there_is_a_mistake_before_anything_is_printed() -> None:

@@ -210,7 +210,8 @@ def show(store: Path, form: str) -> None:
         print_json(described)
         return
     for number, facts in enumerate(described):
-        click.echo("\n" * bool(number), nl=False)
+        if number:
+            click.echo()
         print_facts(facts)
 
 

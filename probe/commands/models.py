@@ -176,9 +176,6 @@ def models(form: str) -> None:
 @option("--model", metavar="MODEL", help=f"Also open this model: {MODEL}.")
 @hook_option
 @option(
-    "--corpus", metavar="CSV", help="Also examine this corpus: its audio, transcripts and labels."
-)
-@option(
     "--to",
     type=PATH,
     default=Path(),
@@ -189,21 +186,17 @@ def models(form: str) -> None:
 @device_option
 @format_option("text", "json")
 def doctor(
-    model: str | None,
-    hooks: tuple[str, ...],
-    corpus: str | None,
-    to: Path,
-    device: str | None,
-    form: str,
+    model: str | None, hooks: tuple[str, ...], to: Path, device: str | None, form: str
 ) -> None:
-    """Check this machine, and a model and a corpus if given.
+    """Check this machine, and a model if given.
 
     Every finding that is a problem says how to fix it. The exit code is 1 if there is a problem.
+    `probe data` looks at a corpus.
 
     \b
     Examples:
       probe doctor
-      probe doctor --model facebook/wav2vec2-base --corpus corpus.csv
+      probe doctor --model facebook/wav2vec2-base --to features/
     """
     from probe.doctor.examine import examine
     from probe.doctor.findings import screen
@@ -216,7 +209,7 @@ def doctor(
         if named is None:
             raise UsageError("--hook: belongs to a model; name it with --model.")
         [named] = with_hooks([named], hooks)
-    findings, again = itertools.tee(examine(named, corpus, to, device))
+    findings, again = itertools.tee(examine(named, to, device))
     if form == "json":
         print_json([vars(item) for item in findings])
     else:

@@ -157,17 +157,14 @@ def _source(corpus: str, split: str | None) -> str:
     return f"{corpus} split={parse_split(split)}" if split else corpus
 
 
-split_corpus_options = built(
-    "corpus",
-    _source,
-    corpus_option,
-    option(
-        "--split",
-        metavar="RULE",
-        help="Make a seeded split in place of the manifest's: COLUMN:TRAIN/DEV/TEST in percent, "
-        "such as speaker:80/10/10 (docs/splits.md).",
-    ),
+_split_option = option(
+    "--split",
+    metavar="RULE",
+    help="Make a seeded split in place of the manifest's: COLUMN:TRAIN/DEV/TEST in percent, "
+    "such as speaker:80/10/10 (docs/splits.md).",
 )
+split_corpus_options = built("corpus", _source, corpus_option, _split_option)
+split_corpus_argument = built("corpus", _source, click.argument("corpus"), _split_option)
 layers_option = option(
     "--layers",
     metavar="LIST",
@@ -294,6 +291,13 @@ condition_options = built("conditions", conditions_of, _condition_options)
 _changes_options = together(
     option("--label", metavar="COLUMN", group=TASKS, help="Manifest column to predict (classify)."),
     option(
+        "--folds",
+        metavar="RULE",
+        group=TASKS,
+        help="Cross-validate: the column that names the folds, or COLUMN:N such as speaker:5 "
+        "(docs/splits.md).",
+    ),
+    option(
         "--head",
         type=click.Choice(["linear", "mlp", "bilstm"]),
         group=TASKS,
@@ -346,7 +350,7 @@ _lists_options = together(
         type=PATH,
         metavar="PATH",
         group=TASKS,
-        help="Labels over time: CSV path,start,end,label (seconds) or a folder of TextGrids.",
+        help="Labels over time: CSV path,start,end,label (seconds), TextGrids, CTM or RTTM.",
     ),
 )
 

@@ -6,9 +6,10 @@ A row's empty value means unknown. An ``id`` names an utterance; otherwise its p
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from probe.brief import brief, counted
 from probe.data.audio_bytes import refuse_outside
@@ -16,8 +17,12 @@ from probe.data.excerpts import EXCERPT_COLUMNS, WHOLE, Excerpt
 from probe.data.path_hints import Folders, why_missing
 from probe.data.readers import registry
 from probe.data.readers.reading import COLUMNS, MEANINGS, SPLITS, Reading, Row
+from probe.data.readers.table import read_frame
 from probe.data.splits import rule_of_source, split_corpus
 from probe.errors import ProbeError, UtteranceError, refuse_problems
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True)
@@ -155,27 +160,33 @@ class Names:
         return self._cache[name]
 
 
-def load_corpus(source: Path | str, audio_root: Path | str | None = None) -> Corpus:
-    """The corpus in a CSV manifest or, with ``librispeech:ROOT#subset,subset``, in a LibriSpeech
-    folder.
+def load_corpus(
+    source: "Path | str | pd.DataFrame", audio_root: Path | str | None = None
+) -> Corpus:
+    """The corpus in a manifest, in another form that has a reader (``FORM:ROOT#PART,PART``), or
+    in a DataFrame with the columns of a manifest.
 
     With ``split=RULE`` after it (``corpus.csv split=speaker:80/10/10``), a seeded split takes the
     place of the corpus' own, see `probe.data.splits`.
 
     Args:
         audio_root: the folder that all audio must lie in, with symbolic links resolved; nothing
-            outside is looked at.
+            outside is looked at. The paths of a DataFrame are relative to it, otherwise to the
+            working folder.
 
     Raises:
         ProbeError: no such file, wrong encoding, missing columns, duplicate ids, the same file in
             two splits, unknown splits, unreadable durations, missing audio files, audio outside
             ``audio_root``; up to eight problems are named with their lines.
     """
-    text, rule = rule_of_source(os.fspath(source))
-    corpus = read_corpus(text, audio_root)
-    if not corpus.utterances:
-        raise ProbeError(f"{text}: no utterances; expected rows of another split than noise.")
-    return split_corpus(corpus, rule) if rule else corpus
+    if isinstance(source, Path | str):
+        corpus = read_corpus(source, audio_root)
+    else:
+        corpus = _corpus(read_frame(source, Path(audio_root or "")), "", audio_root)
+    if corpus.utterances:
+        return corpus
+    name = corpus.source or "DataFrame"
+    raise ProbeError(f"{name}: no utterances; expected rows of another split than noise.")
 
 
 def noise_files(manifest: Path, audio_root: Path | None = None) -> list[Path]:
@@ -195,31 +206,31 @@ def noise_files(manifest: Path, audio_root: Path | None = None) -> list[Path]:
 
 def read_corpus(source: Path | str, audio_root: Path | str | None = None) -> Corpus:
     """As `load_corpus`, but a corpus may have nothing but rows of split ``noise``."""
-    text = os.fspath(source)
-    reading, utterances = _load(text, None if audio_root is None else Path(audio_root))
+    text, rule = rule_of_source(os.fspath(source))
+    corpus = _corpus(registry.read(text), text, audio_root)
+    return split_corpus(corpus, rule) if rule else corpus
+
+
+def _corpus(reading: Reading, source: str, audio_root: Path | str | None) -> Corpus:
+    root = None if audio_root is None else Path(audio_root)
+    if root is not None and not root.is_dir():
+        raise ProbeError(
+            f"--audio-root {root}: not a folder; expected the one that holds all audio."
+        )
+    problems: list[str] = []
+    utterances = list(_checked(reading.rows, reading.folder, root, problems))
+    refuse_problems(problems)
     unlabelled = ("path", "id", "duration_s", *EXCERPT_COLUMNS)
     columns = tuple(name for name in reading.columns if name not in unlabelled)
     speech, noise = (
         tuple(item for item in utterances if (item.split == "noise") == is_noise)
         for is_noise in (False, True)
     )
-    return Corpus(reading.name, reading.sha256, speech, columns, reading.folder, text, noise)
-
-
-def _load(source: str, root: Path | None) -> tuple[Reading, list[Utterance]]:
-    if root is not None and not root.is_dir():
-        raise ProbeError(
-            f"--audio-root {root}: not a folder; expected the one that holds all audio."
-        )
-    reading = registry.read(source)
-    problems: list[str] = []
-    utterances = list(_checked(reading.rows, reading.folder, root, problems))
-    refuse_problems(problems)
-    return reading, utterances
+    return Corpus(reading.name, reading.sha256, speech, columns, reading.folder, source, noise)
 
 
 def _checked(
-    rows: Sequence[Row], folder: Path, root: Path | None, problems: list[str]
+    rows: Iterable[Row], folder: Path, root: Path | None, problems: list[str]
 ) -> Iterator[Utterance]:
     """Utterances of the rows; what is wrong with a row is appended to ``problems``."""
     first_where: dict[str, str] = {}  # of each key
@@ -240,15 +251,15 @@ def _checked(
             problems.append(f"{where}: split {split!r}; expected one of {', '.join(SPLITS)}.")
         if key in first_where:
             problems.append(
-                f"{where}: id {key!r} occurs on {_line(first_where[key])} already. Remove one row, "
-                "or distinguish them in a column id."
+                f"{where}: id {key!r} occurs on {_beside(first_where[key], where)} already. "
+                "Remove one row, or distinguish them in a column id."
             )
         other_where, other_split = first_use.setdefault(os.path.realpath(path), (where, split))
         if other_split != split:
             problems.append(
                 f"{where}: {values['path']} is in split {split!r} here and in {other_split!r} on "
-                f"{_line(other_where)}. A recording may be in one split only, otherwise the test "
-                "is not a test; remove one of the rows."
+                f"{_beside(other_where, where)}. A recording may be in one split only, otherwise "
+                "the test is not a test; remove one of the rows."
             )
         if reason := _outside(path, root):
             problems.append(f"{where}: {values['path']} {reason}")
@@ -256,9 +267,9 @@ def _checked(
             problems.append(f"{where}: {reason}")
         first_where.setdefault(key, where)
         duration_s = _duration(where, values.get("duration_s", ""), problems)
-        labels = (*(values.get(name, "") for name in ("text", "speaker", "domain")), split)
+        text, speaker, domain = (values.get(name, "") for name in ("text", "speaker", "domain"))
         extra = {name: value for name, value in values.items() if name not in MEANINGS}
-        yield Utterance(key, path, *labels, duration_s, extra, excerpt=excerpt)
+        yield Utterance(key, path, text, speaker, domain, split, duration_s, extra, excerpt=excerpt)
 
 
 def _excerpt(where: str, values: Mapping[str, str], problems: list[str]) -> Excerpt:
@@ -269,8 +280,10 @@ def _excerpt(where: str, values: Mapping[str, str], problems: list[str]) -> Exce
         return WHOLE
 
 
-def _line(where: str) -> str:
-    return f"line {where.rpartition(' ')[2]}"
+def _beside(first: str, where: str) -> str:
+    """A place as a message about another place names it: without a file that is the same."""
+    file, unit, number = first.rsplit(" ", 2)
+    return f"{unit} {number}" if where.startswith(f"{file} {unit} ") else first
 
 
 def _outside(path: Path, root: Path | None) -> str:

@@ -1,24 +1,32 @@
-"""CSV tables that people write: manifests, intervals, lists of trials. UTF-8, commas, a header;
-fields may be of any length.
+"""CSV tables that people write: manifests, intervals, lists of trials. UTF-8 with a header, and
+fields of any length.
 """
 
 import csv
-import io
+import re
 import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from tqdm import tqdm
+
 from probe.errors import ProbeError
 from probe.foreign_files import HEAD_BYTES, true_form
 
-SEPARATORS = {"\t": "tabs", ";": "semicolons", "|": "vertical bars"}
+SEPARATORS = {",": "commas", "\t": "tabs", "|": "vertical bars", ";": "semicolons"}
+MOST_CHARACTERS = 100_000  # of a header
+LINE = re.compile(r"[^\r\n]*(?:\r\n?|\n|\Z)")
 
 Rows = list[tuple[int, dict[str, str]]]  # the line that each begins on, column -> value
+Records = list[tuple[int, list[str]]]  # the line that each begins on, values
 
 
-def decoded_table(path: Path, content: bytes) -> str:
+def decoded_table(path: Path, content: bytes, expected: str = "a CSV table") -> str:
     """The text of a table.
+
+    Args:
+        expected: what the file should be, for messages.
 
     Raises:
         ProbeError: another format, which is named; another encoding; NUL characters.
@@ -26,8 +34,8 @@ def decoded_table(path: Path, content: bytes) -> str:
     form, remedy = true_form(content[:HEAD_BYTES])
     if form == "JSON":  # manifests of NeMo, lhotse and SpeechBrain
         remedy = "Save it as CSV in UTF-8"
-    if form:
-        raise ProbeError(f"{path}: the file is {form}; expected a CSV table. {remedy}.")
+    if form and not (form == "JSON" and form in expected):
+        raise ProbeError(f"{path}: the file is {form}; expected {expected}. {remedy}.")
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -39,7 +47,7 @@ def decoded_table(path: Path, content: bytes) -> str:
     if "\0" in text:
         line = text[: text.index("\0")].count("\n") + 1
         raise ProbeError(
-            f"{path} line {line}: a NUL character; is this a CSV file (or UTF-16)? "
+            f"{path} line {line}: a NUL character; is this {expected} (or UTF-16)? "
             "Save it as UTF-8 text."
         )
     return text
@@ -52,7 +60,7 @@ def table_rows(
     is_utterance: Callable[[str], bool],
     remedy: str = "Add the column.",
 ) -> tuple[list[str], Rows]:
-    """The columns and rows of a table; rows without any value are left out.
+    """The columns and rows of a table with commas; rows without any value are left out.
 
     Args:
         expected: required columns.
@@ -63,73 +71,121 @@ def table_rows(
         ProbeError: another separator, a missing or doubled column, a row with too few or too many
             fields, a double quote that was never closed.
     """
+    columns = names_in(header_of(text), ",")
     _refuse_other_separator(path, text, expected)
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-    rows: Rows = []
-    line = 1  # where the row begins; a quoted field may span several lines
-    limit = csv.field_size_limit(sys.maxsize)  # the default is shorter than an hour's transcript
-    try:
-        columns = [name.strip() for name in next(reader, [])]
-        _check_columns(path, columns, expected, remedy)
-        line = reader.line_num + 1
-        for values in reader:
-            where = f"{path} line {line}"
-            if any(values):
-                if len(values) != len(columns):
-                    raise ProbeError(
-                        f"{where}: {len(values)} fields; the header has {len(columns)}. "
-                        "Put text that contains commas in double quotes."
-                    )
-                _refuse_rows_in_quotes(where, values, is_utterance)
-                rows.append((line, dict(zip(columns, values, strict=True))))
-            line = reader.line_num + 1
-    except csv.Error as error:
-        raise ProbeError(
-            f"{path} line {line}: not readable as CSV ({error}). Check the double quotes."
-        ) from error
-    finally:
-        csv.field_size_limit(limit)
-    return columns, rows
-
-
-def _refuse_other_separator(path: Path, text: str, expected: Sequence[str]) -> None:
-    """Raises where the header has the expected columns, but not between commas."""
-    header = next(iter(text.splitlines()), "")
-
-    def names(separator: str) -> set[str]:
-        return {name.strip().strip('"') for name in header.split(separator)}
-
-    if set(expected) <= names(","):
-        return
-    for separator, word in SEPARATORS.items():
-        if set(expected) & names(separator) - {header.strip()}:
-            raise ProbeError(
-                f"{path} line 1: the columns are separated by {word}; expected commas. Save the "
-                "file with commas, and with double quotes around text that contains commas."
-            )
-
-
-def _check_columns(
-    path: Path, columns: Sequence[str], expected: Sequence[str], remedy: str
-) -> None:
     if missing := [name for name in expected if name not in columns]:
         raise ProbeError(
             f"{path} line 1: column {', '.join(missing)} missing; "
             f"found {', '.join(columns) or 'an empty file'}; "
             f"expected {','.join(expected)} and any others. {remedy}"
         )
-    if twice := sorted(name for name, count in Counter(columns).items() if count > 1):
+    columns, records = csv_records(path, text, ",", is_utterance)
+    return columns, [(line, dict(zip(columns, values, strict=True))) for line, values in records]
+
+
+def csv_records(
+    path: Path,
+    text: str,
+    separator: str,
+    is_utterance: Callable[[str], bool],
+    is_quoted: bool = True,
+) -> tuple[list[str], Records]:
+    """The columns and records of a table; records without any value are left out.
+
+    Args:
+        is_utterance: whether a text names an utterance, as a field of each record does.
+        is_quoted: whether double quotes enclose fields; otherwise they are characters like others.
+
+    Raises:
+        ProbeError: a doubled column, a record with too few or too many fields, a double quote that
+            was never closed.
+    """
+    lines = tqdm(
+        (match.group() for match in LINE.finditer(text)),
+        desc=f"read {path.name}",
+        total=text.count("\n"),
+        unit="line",
+        delay=1,
+        leave=False,
+        disable=None,
+    )
+    reader = csv.reader(
+        lines,
+        strict=True,
+        delimiter=separator,
+        quoting=csv.QUOTE_MINIMAL if is_quoted else csv.QUOTE_NONE,
+    )
+    records: Records = []
+    line = 1  # where the record begins; a quoted field may span several lines
+    limit = csv.field_size_limit(sys.maxsize)  # the default is shorter than an hour's transcript
+    try:
+        columns = [name.strip() for name in next(reader, [])]
+        refuse_doubled(f"{path} line 1", columns)
+        n_columns = len(columns)
+        line = n_lines = reader.line_num + 1
+        for values in reader:
+            if any(values):
+                if len(values) != n_columns:
+                    what = SEPARATORS[separator]
+                    raise ProbeError(
+                        f"{path} line {line}: {len(values)} fields; the header has {n_columns}. "
+                        + (
+                            f"Put text that contains {what} in double quotes."
+                            if is_quoted
+                            else f"Remove {what} from texts."
+                        )
+                    )
+                if reader.line_num > n_lines:
+                    _refuse_rows_in_quotes(f"{path} line {line}", values, separator, is_utterance)
+                records.append((line, values))
+            line = n_lines = reader.line_num + 1
+    except csv.Error as error:
         raise ProbeError(
-            f"{path} line 1: column {', '.join(twice)} occurs twice. Rename one of them."
-        )
+            f"{path} line {line}: not readable as CSV ({error}). Check the double quotes."
+        ) from error
+    finally:
+        lines.close()
+        csv.field_size_limit(limit)
+    return columns, records
+
+
+def header_of(text: str) -> str:
+    """The first line of a table, without its end."""
+    match = LINE.match(text)
+    return match.group().rstrip("\r\n") if match else ""
+
+
+def names_in(header: str, separator: str) -> list[str]:
+    """The names in a header."""
+    names = next(csv.reader([header[:MOST_CHARACTERS]], delimiter=separator), [])
+    return [name.strip() for name in names]
+
+
+def refuse_doubled(where: str, columns: Sequence[str]) -> None:
+    """Raises where a column occurs twice."""
+    if twice := sorted(name for name, count in Counter(columns).items() if count > 1):
+        raise ProbeError(f"{where}: column {', '.join(twice)} occurs twice. Rename one of them.")
+
+
+def _refuse_other_separator(path: Path, text: str, expected: Sequence[str]) -> None:
+    """Raises where the header has the expected columns, but not between commas."""
+    header = header_of(text)
+    if set(expected) <= set(names_in(header, ",")):
+        return
+    for separator, word in SEPARATORS.items():
+        if separator != "," and set(expected) & set(names_in(header, separator)) - {header.strip()}:
+            raise ProbeError(
+                f"{path} line 1: the columns are separated by {word}; expected commas. Save the "
+                "file with commas, and with double quotes around text that contains commas."
+            )
 
 
 def _refuse_rows_in_quotes(
-    where: str, values: Sequence[str], is_utterance: Callable[[str], bool]
+    where: str, values: Sequence[str], separator: str, is_utterance: Callable[[str], bool]
 ) -> None:
     """Raises where a field spans several lines, and a later one names an utterance."""
     for line in (line for value in values for line in value.splitlines()[1:]):
-        if any(is_utterance(field.strip(' "')) for field in line.split(",") if field):
+        if any(is_utterance(field.strip(' "')) for field in line.split(separator) if field):
             raise ProbeError(
                 f"{where}: a quoted field continues to the row {line[:60]!r}; expected its closing "
                 'double quote before. Close it, or write a quote that is part of a text as "" '

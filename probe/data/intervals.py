@@ -1,10 +1,13 @@
-"""Labels over time: intervals of utterances, from one CSV file or from a folder of Praat TextGrids.
+"""Labels over time: intervals of utterances, from one file or from a folder of files.
 
-CSV is UTF-8 with the columns ``path,start,end,label`` and any others; ``path`` names an utterance
-as the manifest does (or is relative to the CSV file), times are seconds. A TextGrid has the name of
-its utterance with the extension replaced and lies in the folder where the utterance lies in the
-corpus (``clips/a.wav``: ``clips/a.TextGrid``), or anywhere beneath it if no other has its name.
-Intervals of one utterance may leave gaps and must not overlap.
+`probe.data.time_labels.files` knows the forms of the files. Labels are of recordings: those of an
+utterance that is an excerpt are shifted to its start, and cut at its ends. A file names a recording
+as the manifest does, by a path relative to the file, without its ending, or, if no other recording
+has it, by the bare file name; labels that are named by the ``id`` of an excerpt have times from its
+start. A TextGrid has the name of its recording with the ending replaced and lies in the folder
+where the recording lies in the corpus (``clips/a.wav``: ``clips/a.TextGrid``), or anywhere beneath
+it if no other has its name. Intervals of one recording may leave gaps and must not overlap; speaker
+turns may, if the task derives its labels from them.
 """
 
 import hashlib
@@ -13,28 +16,27 @@ import logging
 import math
 import os
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from probe.brief import brief, counted
-from probe.data.corpus import Corpus, Names
-from probe.data.csv_tables import decoded_table, table_rows
-from probe.data.textgrid import Interval, read_textgrid
+from probe.data.corpus import Corpus, Utterance
+from probe.data.time_labels.files import EXPECTED, ROUNDING_S, TIER, of_tier, read_labels
+from probe.data.time_labels.interval import Interval
+from probe.data.time_labels.recordings import Recording, Recordings, is_whole, name_of, recording_of
 from probe.errors import ProbeError, listed, refuse_problems
 from probe.files import sha256_of_file, sha256_of_json
 
 log = logging.getLogger("probe")
 
-COLUMNS = ("path", "start", "end", "label")
-EXPECTED = f"a CSV file with the columns {','.join(COLUMNS)}, or a folder of TextGrid files"
+LABEL = "label"  # the column that the label of an interval is, see `LabelledInterval`
 BEYOND_S = 0.02  # by which an interval may end after its audio: aligners count in frames
-ROUNDING_S = 1e-6  # by which intervals may overlap: times are written with few digits
 ABSURD = 20  # times as long as the audio: no alignment is off by that much
 
-Intervals = dict[str, list[tuple[Interval, str]]]  # key -> intervals with their types
+Derivation = Callable[[Sequence[Interval]], list[Interval]]  # from the turns of a recording
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,21 @@ class Spans:
         return np.where(is_inside, number, -1)
 
 
+@dataclass(frozen=True, repr=False)
+class LabelledInterval(Utterance):
+    """An interval of an utterance; its speaker, split, condition and columns are those of the
+    utterance, and it has the column `LABEL`.
+
+    Attributes:
+        source: the utterance.
+        start_s, end_s: from the start of the utterance.
+    """
+
+    source: Utterance | None = None
+    start_s: float = 0.0
+    end_s: float = 0.0
+
+
 @dataclass(frozen=True)
 class IntervalSet:
     """The intervals of a corpus.
@@ -86,12 +103,30 @@ class IntervalSet:
         )
 
 
+@dataclass(frozen=True)
+class _Labels:
+    """What was read.
+
+    Attributes:
+        of_utterances: key -> intervals whose times are from the start of the utterance.
+        of_recordings: recording -> intervals.
+        sha256: see `IntervalSet`.
+        unknown: names that the corpus does not have.
+    """
+
+    of_utterances: Mapping[str, list[Interval]]
+    of_recordings: Mapping[Recording, list[Interval]]
+    sha256: str
+    unknown: Sequence[str]
+
+
 def load_intervals(
     path: Path | str,
     corpus: Corpus,
     durations_s: Mapping[str, float],
-    tier: str = "phones",
+    tier: str = TIER,
     types: str = "",
+    derive: Derivation | None = None,
     beyond_s: float = BEYOND_S,
 ) -> IntervalSet:
     """The intervals of the utterances of ``durations_s``.
@@ -100,8 +135,9 @@ def load_intervals(
         corpus: tells utterances that are not asked for from those that nobody knows; the latter are
             named and counted in a warning.
         durations_s: key -> how long the audio is.
-        tier: of TextGrids, the one with the labels.
+        tier: the one with the labels, see `probe.data.time_labels.files`.
         types: a further column, or tier, for `Spans.types`.
+        derive: makes the intervals of speaker turns, which may overlap.
         beyond_s: how far an interval may end after its audio.
 
     Raises:
@@ -110,135 +146,229 @@ def load_intervals(
             the first eight are named with their lines.
     """
     path = Path(path)
-    if path.is_dir():
-        intervals, sha256, unknown = _from_folder(path, corpus, durations_s, tier, types)
-    elif path.is_file():
-        intervals, sha256, unknown = _from_csv(path, corpus, types)
-    else:
+    if not path.exists():
         raise ProbeError(
             f"{path}: does not exist; expected {EXPECTED}. Give another with --labels."
         )
-    problems = [
-        text
-        for key in durations_s
-        for text in _problems(intervals.get(key, []), durations_s[key], beyond_s)
-    ]
-    refuse_problems(problems, f"{path}: {len(problems)} unusable intervals")
-    spans = {key: _spans(intervals[key], bool(types)) for key in durations_s if intervals.get(key)}
+    read = _read_folder if path.is_dir() else _read_file
+    labels = read(path, corpus, durations_s, tier, types)
+    places = _Places(labels, derive, beyond_s)
+    spans: dict[str, Spans] = {}
+    for utterance in corpus.utterances:
+        if utterance.key in durations_s:
+            intervals = places.of(utterance, durations_s[utterance.key])
+            if intervals:
+                spans[utterance.key] = _spans(intervals, bool(types))
+    refuse_problems([*places.problems], f"{path}: {len(places.problems)} unusable intervals")
     missing = tuple(key for key in durations_s if key not in spans)
-    examples, names = listed(list(missing), 3), listed(unknown, 3)
+    examples, names = listed(list(missing), 3), listed([*labels.unknown], 3)
     if not spans:
         raise ProbeError(
             f"{path}: no intervals for any of the {len(missing)} utterances of {corpus.name} "
             f"({examples}); found {names or 'none'}. Name utterances as the manifest does."
         )
-    if unknown:
-        log.warning("%s: %d utterances are not in %s: %s", path, len(unknown), corpus.name, names)
+    if n := len(labels.unknown):
+        log.warning("%s: %d utterances are not in %s: %s", path, n, corpus.name, names)
     if missing:
         n = len(missing)
         log.warning("%s: no intervals for %d utterances, they are left out: %s", path, n, examples)
-    return IntervalSet(path.stem, sha256, spans, missing)
+    spans = {key: spans[key] for key in durations_s if key in spans}
+    return IntervalSet(path.stem, labels.sha256, spans, missing)
 
 
-def _from_csv(path: Path, corpus: Corpus, types: str) -> tuple[Intervals, str, list[str]]:
-    """Intervals, the file's sha256, and names that the corpus does not have."""
+def _read_file(
+    path: Path, corpus: Corpus, _: Mapping[str, float], tier: str, types: str
+) -> _Labels:
     content = path.read_bytes()
-    names = Names(corpus, path.parent)
-    expected, remedy = [*COLUMNS], "Add the column."
-    if types:
-        expected, remedy = [*COLUMNS, types], f"The task asks for types = {types!r}."
-    _, rows = table_rows(path, decoded_table(path, content), expected, names.knows, remedy)
-    intervals: Intervals = defaultdict(list)
+    recordings = Recordings(corpus, path.parent)
+    rows = read_labels(path, content, tier, types, recordings.knows)
+    return _by_place(rows, recordings, hashlib.sha256(content).hexdigest())
+
+
+def _by_place(rows: Iterable[tuple[str, Interval]], recordings: Recordings, sha256: str) -> _Labels:
+    of_utterances: dict[str, list[Interval]] = defaultdict(list)
+    of_recordings: dict[Recording, list[Interval]] = defaultdict(list)
     unknown: dict[str, None] = {}
-    for line, row in rows:
-        where = f"{path} line {line}"
-        start_s, end_s = _seconds(where, "start", row), _seconds(where, "end", row)
-        if utterance := names.get(row["path"]):
-            interval = Interval(start_s, end_s, row["label"].strip(), where)
-            intervals[utterance.key].append((interval, row[types].strip() if types else ""))
+    for name, interval in rows:
+        place = recordings.get(name)
+        if place is None:
+            unknown[name] = None
+        elif isinstance(place, Utterance):
+            of_utterances[place.key].append(interval)
         else:
-            unknown[row["path"]] = None
-    return intervals, hashlib.sha256(content).hexdigest(), list(unknown)
+            of_recordings[place].append(interval)
+    return _Labels(of_utterances, of_recordings, sha256, list(unknown))
 
 
-def _seconds(where: str, column: str, row: Mapping[str, str]) -> float:
-    try:
-        value = float(row[column])
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value):
-        raise ProbeError(f"{where}: {column} {row[column]!r}; expected seconds such as 0.25.")
-    return value
-
-
-def _from_folder(
+def _read_folder(
     folder: Path, corpus: Corpus, durations_s: Mapping[str, float], tier: str, types: str
-) -> tuple[Intervals, str, list[str]]:
-    """Intervals, a sha256 of the files that were read, and files that belong to no utterance."""
-    files = {path.relative_to(folder): path for path in sorted(folder.rglob("*.TextGrid"))}
+) -> _Labels:
+    """The labels in a folder of TextGrids, or of CTM or RTTM files.
+
+    Raises:
+        ProbeError: it has several forms.
+    """
+    forms = {name: sorted(folder.rglob(f"*.{name}")) for name in ("TextGrid", "ctm", "rttm")}
+    present = [name for name, files in forms.items() if files]
+    if len(present) > 1:
+        raise ProbeError(
+            f"{folder}: holds {' and '.join(f'{name} files' for name in present)}; expected one "
+            "form. Put each form into a folder of its own."
+        )
+    if present in ([], ["TextGrid"]):
+        return _read_textgrids(folder, forms["TextGrid"], corpus, durations_s, (tier, types))
+    recordings = Recordings(corpus, folder)
+    contents = {path: path.read_bytes() for path in forms[present[0]]}
+    rows = itertools.chain.from_iterable(
+        read_labels(path, content, tier, types, recordings.knows)
+        for path, content in contents.items()
+    )
+    shas = {
+        os.fspath(path.relative_to(folder)): hashlib.sha256(content).hexdigest()
+        for path, content in contents.items()
+    }
+    return _by_place(rows, recordings, sha256_of_json(shas))
+
+
+def _read_textgrids(
+    folder: Path,
+    paths: Sequence[Path],
+    corpus: Corpus,
+    durations_s: Mapping[str, float],
+    tiers: tuple[str, str],
+) -> _Labels:
+    """The labels in a folder of TextGrids; only those of utterances that are asked for are read.
+
+    Raises:
+        ProbeError: one belongs to two recordings, or is damaged.
+    """
+    files = {path.relative_to(folder): path for path in paths}
     by_name: dict[str, list[Path]] = defaultdict(list)
     for place in files:
         by_name[place.name].append(place)
-    intervals: Intervals = {}
+
+    def place_of(name: str) -> Path | None:
+        place = Path(name).with_suffix(".TextGrid")
+        if place in files:
+            return place
+        alike = by_name.get(place.name, [])
+        return alike[0] if len(alike) == 1 else None
+
+    of_utterances: dict[str, list[Interval]] = {}
+    of_recordings: dict[Recording, list[Interval]] = {}
     shas: dict[str, str] = {}
-    places: set[Path] = set()
+    owners: dict[Path, str | Recording] = {}
     for utterance in corpus.utterances:
-        place = Path(utterance.key).with_suffix(".TextGrid")
-        if place not in files:
-            if len(by_name[place.name]) != 1:
-                continue
-            place = by_name[place.name][0]
-        if place in places:
+        recording = recording_of(utterance)
+        own, is_own = place_of(utterance.key), True
+        if own is None and not is_whole(utterance):
+            own, is_own = place_of(name_of(recording, corpus)), False
+        if own is None:
+            continue
+        if owners.setdefault(own, utterance.key if is_own else recording) not in (
+            utterance.key,
+            recording,
+        ):
             raise ProbeError(
-                f"{folder / place}: belongs to two utterances, {utterance.key} is one. "
+                f"{folder / own}: belongs to two utterances, {utterance.key} is one. "
                 "Put each where its audio lies."
             )
-        places.add(place)
-        if utterance.key in durations_s:
-            intervals[utterance.key] = _of_tier(files[place], tier, types)
-            shas[utterance.key] = sha256_of_file(files[place])
-    unknown = [os.fspath(place) for place in files if place not in places]
-    return intervals, sha256_of_json([tier, shas]), unknown
+        if utterance.key not in durations_s or recording in of_recordings:
+            continue
+        intervals = of_tier(files[own], *tiers)
+        name = utterance.key if is_own else name_of(recording, corpus)
+        shas[name] = sha256_of_file(files[own])
+        if is_own:
+            of_utterances[name] = intervals
+        else:
+            of_recordings[recording] = intervals
+    unknown = [os.fspath(place) for place in files if place not in owners]
+    return _Labels(of_utterances, of_recordings, sha256_of_json([tiers[0], shas]), unknown)
 
 
-def _of_tier(path: Path, tier: str, types: str) -> list[tuple[Interval, str]]:
-    """The intervals of a tier, each with the label that the tier ``types`` has at its middle."""
-    tiers = read_textgrid(path)
-    for name in (tier, types):
-        if name and name not in tiers:
-            known = ", ".join(repr(item) for item in tiers) or "no tiers of intervals"
-            raise ProbeError(
-                f"{path}: no tier {name!r}; it has {known}. "
-                "Name one of them in the task (tier, types)."
+@dataclass(frozen=True)
+class _Ordered:
+    """Intervals in order of time, with their (interval,) starts and ends in seconds."""
+
+    intervals: Sequence[Interval]
+    starts_s: np.ndarray
+    ends_s: np.ndarray
+
+    def between(self, start_s: float, end_s: float) -> list[Interval]:
+        """Those that lie in a stretch of time at least in part, cut at its ends and shifted to its
+        start.
+        """
+        first = int(np.searchsorted(self.ends_s, start_s + ROUNDING_S, side="right"))
+        stop = int(np.searchsorted(self.starts_s, end_s - ROUNDING_S, side="left"))
+        return [
+            replace(
+                item,
+                start_s=max(item.start_s - start_s, 0.0),
+                end_s=min(item.end_s, end_s) - start_s,
             )
-    if not types:
-        return [(item, "") for item in tiers[tier]]
-    around = _spans([(item, "") for item in tiers[types]], True)
-    middles = np.array([(item.start_s + item.end_s) / 2 for item in tiers[tier]])
-    labels = [*around.labels, ""]  # -1, in none, is the last
-    return [
-        (item, labels[place]) for item, place in zip(tiers[tier], around.at(middles), strict=True)
-    ]
+            for item in self.intervals[first:stop]
+        ]
 
 
-def _problems(
-    intervals: Sequence[tuple[Interval, str]], duration_s: float, beyond_s: float
-) -> list[str]:
-    """What is wrong with the intervals of one utterance."""
-    in_order = sorted((item for item, _ in intervals), key=lambda item: item.start_s)
-    problems = [
-        f"{item.where}: {reason}"
-        for item, _ in intervals
-        if (reason := _problem(item, duration_s, beyond_s))
-    ]
+class _Places:
+    """The intervals of each utterance, and what is wrong with those that were read."""
+
+    def __init__(self, labels: _Labels, derive: Derivation | None, beyond_s: float) -> None:
+        self.problems: dict[str, None] = {}
+        self._labels, self._derive, self._beyond_s = labels, derive, beyond_s
+        self._ordered: dict[tuple[Recording, int | None], _Ordered] = {}
+
+    def of(self, utterance: Utterance, duration_s: float) -> list[Interval]:
+        """The intervals of an utterance in order; times are from its start."""
+        own = self._labels.of_utterances.get(utterance.key)
+        if own is not None:
+            self._check(own, duration_s)
+            whole = self._in_order(own)
+            return whole.between(0.0, duration_s) if self._derive else list(whole.intervals)
+        excerpt, recording = utterance.excerpt, recording_of(utterance)
+        place = (recording, excerpt.channel)
+        end_s = excerpt.start_s + duration_s
+        if place not in self._ordered or excerpt.end_s is None:
+            of_channel = [
+                item
+                for item in self._labels.of_recordings.get(recording, [])
+                if None in (item.channel, excerpt.channel) or item.channel == excerpt.channel
+            ]
+            self._check(of_channel, end_s if excerpt.end_s is None else math.inf)
+            self._ordered[place] = self._in_order(of_channel)
+        ordered = self._ordered[place]
+        if excerpt.end_s is None and not self._derive:
+            end_s = math.inf  # as far as the check has let them go
+        return ordered.between(excerpt.start_s, end_s)
+
+    def _in_order(self, intervals: Sequence[Interval]) -> _Ordered:
+        if self._derive is not None and intervals:
+            intervals = self._derive(intervals)
+        in_order = sorted(intervals, key=lambda item: item.start_s)
+        starts_s, ends_s = (
+            np.array([getattr(item, name) for item in in_order]) for name in ("start_s", "end_s")
+        )
+        return _Ordered(in_order, starts_s, ends_s)
+
+    def _check(self, intervals: Sequence[Interval], duration_s: float) -> None:
+        """Adds what is wrong with the intervals of one recording."""
+        for item in intervals:
+            if reason := _problem(item, duration_s, self._beyond_s):
+                self.problems[f"{item.where}: {reason}"] = None
+        if self._derive is None:
+            self.problems |= dict.fromkeys(_overlaps(intervals))
+
+
+def _overlaps(intervals: Sequence[Interval]) -> Iterator[str]:
+    in_order = sorted(intervals, key=lambda item: item.start_s)
     for one, other in itertools.pairwise(in_order):
         if other.start_s < one.end_s - ROUNDING_S and other.start_s < other.end_s:
             line = one.where.rpartition(" ")[2]
-            problems.append(
+            yield (
                 f"{other.where}: starts at {other.start_s:g} s, before the interval of line {line} "
-                f"ends ({one.end_s:g} s); expected intervals without overlap."
+                f"ends ({one.end_s:g} s); expected intervals without overlap. Only tasks that "
+                "derive their labels from speaker turns (derive) read overlapping ones."
             )
-    return problems
 
 
 def _problem(item: Interval, duration_s: float, beyond_s: float) -> str:
@@ -257,14 +387,14 @@ def _problem(item: Interval, duration_s: float, beyond_s: float) -> str:
     return f"ends at {item.end_s:g} s, but its audio lasts {duration_s:.3f} s; {hint}"
 
 
-def _spans(intervals: Sequence[tuple[Interval, str]], typed: bool) -> Spans:
-    in_order = sorted(intervals, key=lambda pair: pair[0].start_s)
-    labels = tuple(item.label for item, _ in in_order)
-    types = tuple(kind for _, kind in in_order)
+def _spans(intervals: Sequence[Interval], typed: bool) -> Spans:
+    in_order = sorted(intervals, key=lambda item: item.start_s)
+    labels = tuple(item.label for item in in_order)
+    types = tuple(item.type for item in in_order)
     if not typed:
         padded = ["", *labels, ""]
         types = tuple("\t".join(padded[i : i + 3]) for i in range(len(labels)))
     starts_s, ends_s = (
-        np.array([getattr(item, name) for item, _ in in_order]) for name in ("start_s", "end_s")
+        np.array([getattr(item, name) for item in in_order]) for name in ("start_s", "end_s")
     )
     return Spans(starts_s, ends_s, labels, types)

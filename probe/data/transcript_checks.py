@@ -1,7 +1,7 @@
 """What is odd about transcripts: empty ones, invisible characters, look-alike letters, characters
 that training does not have.
 
-`probe doctor` reports them with advice, a ``transcribe`` task logs a warning when it starts.
+`probe data` reports them, a ``transcribe`` task logs a warning when it starts.
 """
 
 import re

@@ -1,9 +1,10 @@
 """Verification trials: pairs of utterances and whether one speaker speaks both.
 
-A trial list has one of two forms, told apart by the first line:
+A trial list has one of three forms, which its first line shows:
 
 * CSV with the header ``enroll,test,label`` (in any order, other columns are not read);
-* VoxCeleb's: ``label path1 path2`` in each line, between spaces or tabs, without a header.
+* VoxCeleb's: ``label path1 path2`` in each line, between spaces or tabs, without a header;
+* Kaldi's: ``utterance1 utterance2 target`` (or ``nontarget``) in each line.
 
 Label 1 means the same speaker; utterances are named as in the manifest, or by paths relative to the
 list.
@@ -27,6 +28,7 @@ from probe.errors import ProbeError, listed
 log = logging.getLogger("probe")
 
 COLUMNS = ("enroll", "test", "label")
+WORDS = {"target": "1", "nontarget": "0"}  # of Kaldi's lists
 MOST_LISTED = 2000  # utterances whose pairs are all listed before some are drawn
 
 
@@ -69,7 +71,7 @@ def load_trials(path: Path | str, corpus: Corpus) -> TrialList:
     if not path.is_file():
         raise ProbeError(
             f"{path}: does not exist; expected a CSV trial list with the columns "
-            f"{','.join(COLUMNS)}, or lines `label path1 path2`."
+            f"{','.join(COLUMNS)}, or lines `label path1 path2` or `path1 path2 target`."
         )
     content, names = path.read_bytes(), Names(corpus, path.parent)
     trials: list[Trial] = []
@@ -117,20 +119,27 @@ def _rows(path: Path, content: bytes, names: Names) -> Iterator[tuple[int, str, 
     lines = [line.strip(" \t\r") for line in text.split("\n")]
     first = next(filter(None, lines), "")
     if re.search("[ \t]", first) and not set(COLUMNS) & set(re.split("[ \t]*[,\t;|][ \t]*", first)):
-        for number, line in enumerate(lines, start=1):
-            fields = re.split("[ \t]+", line)
-            if line and len(fields) != 3:
-                raise ProbeError(
-                    f"{path} line {number}: {len(fields)} fields ({line!r}); expected "
-                    "`label path1 path2`. Paths with spaces need CSV with the header "
-                    f"{','.join(COLUMNS)}."
-                )
-            if line:
-                yield number, fields[0], fields[1], fields[2]
+        yield from _lists(path, lines, is_kaldi=first.split()[-1] in WORDS)
         return
     remedy = "Or write lines `label path1 path2` without a header."
     for number, row in table_rows(path, text, COLUMNS, names.knows, remedy)[1]:
         yield number, row["label"], row["enroll"], row["test"]
+
+
+def _lists(path: Path, lines: Sequence[str], is_kaldi: bool) -> Iterator[tuple[int, str, str, str]]:
+    """(line, label, enroll, test) of VoxCeleb's form or Kaldi's."""
+    form = "`path1 path2 target` or nontarget" if is_kaldi else "`label path1 path2`"
+    for number, line in enumerate(lines, start=1):
+        fields = re.split("[ \t]+", line)
+        if line and (len(fields) != 3 or (is_kaldi and fields[2] not in WORDS)):
+            raise ProbeError(
+                f"{path} line {number}: {len(fields)} fields ({line!r}); expected {form}. Paths "
+                f"with spaces need CSV with the header {','.join(COLUMNS)}."
+            )
+        if line and is_kaldi:
+            yield number, WORDS[fields[2]], fields[0], fields[1]
+        elif line:
+            yield number, fields[0], fields[1], fields[2]
 
 
 def draw_trials(

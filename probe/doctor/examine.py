@@ -1,30 +1,22 @@
 """All examinations, in the order of the screen."""
 
 import contextlib
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TypeVar
 
-from probe.doctor import corpus as corpora
 from probe.doctor import machine
-from probe.doctor.findings import Finding
+from probe.doctor.findings import Finding, Findings
 from probe.errors import ProbeError
 from probe.model_names import ModelName
 
-T = TypeVar("T")
-
 
 def examine(
-    model: str | ModelName | None = None,
-    corpus: str | None = None,
-    to: Path = Path(),
-    device: str | None = None,
+    model: str | ModelName | None = None, to: Path = Path(), device: str | None = None
 ) -> Iterator[Finding]:
-    """Yield findings about this machine, and about a model and a corpus if they are given.
+    """Yield findings about this machine, and about a model if one is given.
 
     Args:
         model: as `probe.open_model` takes it; it is fetched and opened.
-        corpus: a manifest, or ``librispeech:ROOT#subsets``; up to 400 audio headers are read.
         to: the folder for features; 64 MB are written there and removed.
         device: ``cpu``, ``cuda`` or ``cuda:1``; None takes a GPU if there is one.
 
@@ -41,27 +33,14 @@ def examine(
     yield from _guarded("decoders", machine.decoders())
     yield from _guarded("hub", machine.hub())
     yield from _guarded("disk", machine.disk(to))
-    rate_hz, min_samples = corpora.USUAL_RATE_HZ, corpora.USUAL_MIN_SAMPLES
     if model is not None:
-        info = yield from _guarded("model", _open_model(model, device))
-        if info is not None:
-            rate_hz, min_samples = info
-    if corpus is not None:
-        loaded = yield from _guarded("corpus", corpora.load(corpus))
-        if loaded is not None:
-            yield from _guarded("audio", corpora.audio(loaded, rate_hz, min_samples))
-            yield from _guarded("text", corpora.text(loaded))
-            yield from _guarded("labels", corpora.labels(loaded))
+        yield from _guarded("model", _open_model(model, device))
 
 
-def _guarded(
-    topic: str, examination: Generator[Finding, None, T]
-) -> Generator[Finding, None, T | None]:
-    """The findings and the result of one examination; if it breaks, a problem, and the rest goes
-    on.
-    """
+def _guarded(topic: str, examination: Findings) -> Findings:
+    """The findings of one examination; if it breaks, a problem, and the rest goes on."""
     try:
-        return (yield from examination)
+        yield from examination
     except ProbeError as error:
         yield Finding(topic, "problem", str(error))
     except Exception as error:  # a broken library can raise anything
@@ -72,13 +51,10 @@ def _guarded(
             f"could not be examined ({reason}).",
             "Fix the problems above first, then run the doctor again.",
         )
-    return None
 
 
-def _open_model(
-    name: str | ModelName, device: str | None
-) -> Generator[Finding, None, tuple[int, int]]:
-    """The model; returns its rate in Hz and its fewest samples."""
+def _open_model(name: str | ModelName, device: str | None) -> Findings:
+    """Open the model."""
     from probe.models.catalogue import open_model
     from probe.store.layer_names import describe_layers
 
@@ -92,4 +68,3 @@ def _open_model(
     yield Finding("model", "ok", text)
     for note in info.notes:
         yield Finding("model", "note", note)
-    return info.rate_hz, info.grid.min_samples

@@ -15,8 +15,7 @@ class Finding:
     """The result of one examination.
 
     Attributes:
-        topic: ``versions``, ``devices``, ``decoders``, ``hub``, ``disk``, ``model``, ``corpus``,
-            ``audio``, ``text`` or ``labels``.
+        topic: ``versions``, ``devices``, ``decoders``, ``hub``, ``disk`` or ``model``.
         status: ``ok``; ``note`` for something to know; ``problem`` for something that will fail or
             falsify a number.
         finding: the fact.

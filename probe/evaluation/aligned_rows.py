@@ -15,7 +15,7 @@ import numpy as np
 from probe.data.corpus import Utterance
 from probe.errors import ProbeError, listed
 from probe.evaluation.dataset import Features, block_of
-from probe.evaluation.kinds.frames import first_centre_s
+from probe.evaluation.frame_times import first_centre_s
 from probe.store.views import n_rows, parse_view
 
 MOST_STRETCH = 2.0  # lengths may differ by this factor, and by `MOST_APART` frames more

@@ -15,7 +15,7 @@ import numpy as np
 
 from probe.data.conditions.grammar import CLEAN
 from probe.data.corpus import Corpus, Utterance
-from probe.data.intervals import IntervalSet
+from probe.data.intervals import IntervalSet, LabelledInterval
 from probe.data.trials import Trial
 from probe.errors import ProbeError, listed
 from probe.evaluation.label_free_fits import Fit, Fitting, Rows
@@ -92,6 +92,8 @@ class Score:
 
     Attributes:
         learns_other_speakers: whether the head has learned from no speaker that is scored.
+        shared_speakers: the scored speakers, as records name them, that the head has learned from;
+            None where that is unknown or nothing is trained. The run fills it in.
     """
 
     layer: str
@@ -104,6 +106,7 @@ class Score:
     select_by: str
     headline: bool = True
     learns_other_speakers: bool = False
+    shared_speakers: frozenset[str] | None = None
     chosen: Mapping[str, Any] = field(default_factory=dict)
     search: Sequence[Mapping[str, Any]] = ()
     layer_weights: Mapping[str, float] = field(default_factory=dict)
@@ -117,6 +120,7 @@ class Score:
     train_domain: str = ""
     test_domain: str = ""
     outcomes: Sequence[Mapping[str, Any]] = ()
+    folds: Sequence[Mapping[str, Any]] = ()
 
     @property
     def value(self) -> float | None:
@@ -409,7 +413,8 @@ def layer_sum(
 
 def block_of(utterance: Utterance) -> str:
     """What is resampled together: the speaker, or the utterance alone where no speaker is known."""
-    return utterance.speaker or f"utterance {utterance.key}"
+    whole = utterance.source if isinstance(utterance, LabelledInterval) else None
+    return utterance.speaker or f"utterance {(whole or utterance).key}"
 
 
 def shuffled(labels: Sequence[Any], seed: int) -> list[Any]:

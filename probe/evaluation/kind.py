@@ -8,11 +8,15 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Generic, Literal, TypeVar
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field, field_validator
 
 from probe.brief import brief
 from probe.data.conditions.grammar import CLEAN
 from probe.data.corpus import Utterance
+from probe.data.intervals import Derivation
+from probe.data.splits import parse_folds
+from probe.data.time_labels.files import TIER
+from probe.errors import UsageError
 from probe.schema import Schema
 
 if TYPE_CHECKING:
@@ -44,12 +48,30 @@ class Settings(Schema):
 
     conditions: AtLeastOne[str] = (CLEAN,)
     disturb: Literal["test", "train", "both", "mixed"] = "test"
+    folds: str = ""
 
     # Keys that are no part of a task's hash while they have this value: they came after records
     # without them.
-    UNHASHED: ClassVar[dict[str, object]] = {"disturb": "test"}
+    UNHASHED: ClassVar[dict[str, object]] = {"disturb": "test", "folds": ""}
+    # Why the kind cannot be asked with folds; empty where it can.
+    NO_FOLDS: ClassVar[str] = ""
     # Keys whose values are files: their content decides a score, their names do not.
     FILES: ClassVar[tuple[str, ...]] = ()
+
+    @field_validator("folds")
+    @classmethod
+    def _are_folds(cls, folds: str) -> str:
+        if folds and cls.NO_FOLDS:
+            raise ValueError(f"no folds: {cls.NO_FOLDS}")
+        try:
+            return str(parse_folds(folds)) if folds else folds
+        except UsageError as error:
+            raise ValueError(str(error).partition("expected ")[2].rstrip(".")) from None
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """What these settings need beside what their kind does, see `Kind`."""
+        return frozenset()
 
     @property
     def predicted_column(self) -> str:
@@ -78,6 +100,23 @@ class Settings(Schema):
         values = {key: value for key, value in self.model_dump().items() if key not in off}
         del values["conditions"]
         return values | ({"conditions": sorted(self.conditions)} if self.trains_across else {})
+
+
+class TimeLabelSettings(Settings):
+    """Settings of kinds that read labels over time, see `probe.data.intervals`.
+
+    ``labels`` is a file in the corpus' folder; ``--labels`` replaces it.
+    """
+
+    labels: str = ""
+    tier: str = TIER
+    types: str = ""
+    ignore: Several[str] = ("",)
+
+    @property
+    def derivation(self) -> Derivation | None:
+        """What makes the labels of speaker turns; None where labels are read as they are."""
+        return None
 
 
 class ProjectedSettings(Settings):

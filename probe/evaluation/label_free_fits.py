@@ -40,7 +40,7 @@ class Fitting:
     Attributes:
         train: utterances, in the manifest's order.
         width: that layers are projected to; 0 leaves them as they are.
-        how: one of `probe.heads.linear.projection.PROJECTIONS`.
+        how: ``pca`` or ``random``.
         seed: draws the rows and the random projection.
         memory_bytes: that blocks of rows may take.
     """

@@ -1,5 +1,6 @@
 """Whether a task can be asked of a corpus, as far as that is known before there are features."""
 
+import itertools
 import logging
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -13,6 +14,8 @@ from probe.data.trials import TrialList
 from probe.errors import ProbeError, UsageError
 from probe.evaluation.condition_plan import Hearing, asked_under, hearings
 from probe.evaluation.dataset import Problem
+from probe.evaluation.folds import folds_of, named_in_errors
+from probe.evaluation.interval_rows import intervals_as_rows
 from probe.evaluation.model_stores import stores_under
 from probe.evaluation.tasks import Task
 from probe.evaluation.trial_lists import SCOPE, Scope, chosen_trials, load_labels
@@ -45,7 +48,7 @@ def problem_of(
         split: [item for item in corpus.utterances if item.split == split]
         for split in ("train", "dev", "test")
     }
-    return Problem(
+    problem = Problem(
         train=usable(hearing.rows(by_split["train"])),
         dev=usable(hearing.rows(by_split["dev"])),
         tests={name: usable(rows) for name, rows in hearing.test_sets(by_split["test"]).items()},
@@ -54,6 +57,7 @@ def problem_of(
         intervals=intervals,
         columns=(*corpus.columns, "condition"),
     )
+    return intervals_as_rows(problem, task.inner.settings) if task.has_intervals else problem
 
 
 def check(task: Task[Any], corpus: Corpus, scope: Scope = SCOPE, seed: int = 0) -> None:
@@ -69,8 +73,10 @@ def check(task: Task[Any], corpus: Corpus, scope: Scope = SCOPE, seed: int = 0) 
         lists = chosen_trials(task, limited, set(), scope, seed)
         lengths_s = {item.key: item.duration_s or math.inf for item in limited.utterances}
         intervals = load_labels(task, corpus, lengths_s, scope.labels, ROUNDED_S)
-        for hearing in hearings(task):
-            task.kind.check(task, problem_of(task, limited, hearing, lists, intervals))
+        folds = folds_of(task, limited)
+        for hearing, (fold, part) in itertools.product(hearings(task), folds.items()):
+            with named_in_errors(task, fold):
+                task.kind.check(task, problem_of(task, part, hearing, lists, intervals))
 
 
 def stores_of(

@@ -15,6 +15,8 @@ from probe.data.corpus import Corpus, load_corpus
 from probe.errors import ProbeError, listed
 from probe.evaluation.condition_plan import Hearing, asked_under, groups_of, heard, hearings
 from probe.evaluation.dataset import Features, Problem, Score, described
+from probe.evaluation.folds import folds_of, log_folds, named_in_errors, pooled
+from probe.evaluation.interval_rows import with_intervals
 from probe.evaluation.label_free_fits import Fitting
 from probe.evaluation.layer_depth import n_blocks
 from probe.evaluation.model_stores import name_of
@@ -30,6 +32,7 @@ from probe.evaluation.score_records import (
     say_what_scores_rest_on,
     training_speakers,
     warn_of_edges,
+    with_shared_speakers,
 )
 from probe.evaluation.tasks import Task, open_task, same_question
 from probe.evaluation.trial_lists import SCOPE, Scope, intervals_of, trial_lists
@@ -183,12 +186,16 @@ def _train(job: _Job, hearing: Hearing, title: str, done: Run) -> None:
     task, corpus = job.task, job.corpus
     stores = {condition: job.stores[condition] for condition in hearing.conditions}
     features = Features(stores, task.view, corpus)
-    if not done.paths:
-        _warn_of_copies(features, corpus, hearing.conditions[0])
     failed = dict.fromkeys(item.key for item in features.failed)
     done.left_out.extend(key for key in failed if key not in done.left_out)
-    features.require(corpus.name, hearing.heard(corpus))
-    _refuse_failed(task, corpus, features, hearing)
+    folds = folds_of(task, corpus)
+    for fold, part in folds.items():
+        features.require(corpus.name, hearing.heard(part))
+        with named_in_errors(task, fold):
+            _refuse_failed(task, part, features, hearing)
+    if not done.paths:
+        log_folds(task, corpus, folds)
+        _warn_of_copies(features, folds, hearing.conditions[0])
     lists = trial_lists(task, corpus, features, hearing, job.scope, job.training.seed)
     intervals = intervals_of(task, job.whole, features, job.scope.labels)
     shas = {split: item.sha256 for split, item in lists.items()}
@@ -215,26 +222,33 @@ def _train(job: _Job, hearing: Hearing, title: str, done: Run) -> None:
     require_writable(job.results)
     own = next(iter(common.values()))
     parts = _unfinished(job, own, shas, features, hearing)
-    problem = replace(
-        problem_of(task, corpus, hearing, lists, intervals, features.usable),
-        seed=job.training.seed,
-        device=job.device,
-        memory_bytes=job.training.memory_bytes,
-        unfinished=parts,
-    )
+    of_folds: dict[str, list[Score]] = {}
     with progress_of(title) as progress:
-        scores = _scores(task, replace(problem, progress=progress), features)
-    warn_of_edges(task.name, job.model, scores)
+        progress.split(len(folds))
+        for fold, part in folds.items():
+            problem = replace(
+                problem_of(task, part, hearing, lists, intervals, features.usable),
+                seed=job.training.seed,
+                device=job.device,
+                memory_bytes=job.training.memory_bytes,
+                progress=progress,
+                unfinished=parts,
+                place=f"fold {fold}: " if fold else "",
+            )
+            with named_in_errors(task, fold):
+                of_fold = _scores(task, problem, features)
+            voices = training_speakers(task, problem.train)
+            of_folds[fold] = [with_shared_speakers(score, voices) for score in of_fold]
+    warn_of_edges(task.name, job.model, [score for some in of_folds.values() for score in some])
+    scores = pooled(of_folds)
     fields = {
         "seconds": round(time.monotonic() - started + parts.seconds, 2),
         "arguments": _arguments(job, hearing),
     }
-    train = [item for item in corpus.utterances if item.split == "train"]
     context = RecordContext(
         order={layer: index for index, layer in enumerate(features.layers)},
         n_blocks=n_blocks(features.store.recipe),
         groups=groups_of(corpus),
-        voices=training_speakers(task, features.usable(hearing.rows(train))),
         lists=shas,
     )
     for name, condition in hearing.names.items():
@@ -350,8 +364,10 @@ def _scores(task: Task[Any], problem: Problem, features: Features) -> list[Score
     problem.progress.split(len(grids))
     for number, part in enumerate(grids):
         problem.progress.begin()
+        if task.has_intervals:
+            part = with_intervals(part, problem)
         fitted = part.fitted_on(_fitting(task, problem))
-        place = f"grid {number}: " if number else ""
+        place = problem.place + (f"grid {number}: " if number else "")
         of_part = described(task.kind.run(task, replace(problem, place=place), fitted), fitted)
         # What is of no layer, or of a sum of layers, comes once.
         scores += [score for score in of_part if not number or score.layer in part.layers]
@@ -392,16 +408,22 @@ def _fitting(task: Task[Any], problem: Problem) -> Fitting:
     return Fitting(problem.train, width, how, problem.seed, problem.memory_bytes)
 
 
-def _warn_of_copies(features: Features, corpus: Corpus, condition: str) -> None:
-    """Names recordings that stand in two splits under different names: byte-identical files."""
+def _warn_of_copies(features: Features, folds: Mapping[str, Corpus], condition: str) -> None:
+    """Names recordings that stand in two splits, or in two folds, under different names:
+    byte-identical files.
+    """
     splits: dict[str, dict[str, str]] = {}
-    for utterance in features.usable(heard(corpus.utterances, condition)):
-        splits.setdefault(features.of(utterance).audio_sha256, {})[utterance.split] = utterance.key
+    for fold, corpus in folds.items():
+        rows = [item for item in corpus.utterances if not fold or item.split == "test"]
+        for utterance in features.usable(heard(rows, condition)):
+            place = splits.setdefault(features.of(utterance).audio_sha256, {})
+            place[fold or utterance.split] = utterance.key
     copies = [" = ".join(keys.values()) for keys in splits.values() if len(keys) > 1]
     if copies:
         log.warning(
-            "%s: %d recordings are in more than one split, byte for byte: %s",
-            corpus.name,
+            "%s: %d recordings are in more than one %s, byte for byte: %s",
+            next(iter(folds.values())).name,
             len(copies),
+            "fold" if len(folds) > 1 else "split",
             listed(copies, 3),
         )

@@ -4,7 +4,7 @@ import json
 import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from probe.data.conditions.grammar import CLEAN
@@ -37,14 +37,12 @@ class RecordContext:
         order: layer of the store -> its position.
         n_blocks: of the model, see `probe.evaluation.layer_depth`.
         groups: see `probe.evaluation.condition_plan.groups_of`.
-        voices: see `training_speakers`.
         lists: split -> hash of the list that its scores rest on.
     """
 
     order: Mapping[str, int]
     n_blocks: int | None
     groups: Mapping[str, Mapping[str, str]]
-    voices: Mapping[str, set[str]]
     lists: Mapping[str, str]
 
     def position(self, layer: str) -> int:
@@ -87,15 +85,16 @@ def training_speakers(task: Task[Any], train: Sequence[Utterance]) -> dict[str, 
     return voices
 
 
-def _shared_speakers(score: Score, voices: Mapping[str, set[str]]) -> int | None:
-    """How many of the scored speakers a head has learned from; None where that is unknown or
-    nothing is trained.
+def with_shared_speakers(score: Score, voices: Mapping[str, set[str]]) -> Score:
+    """The score with the scored speakers that its head has learned from.
+
+    Args:
+        voices: see `training_speakers`.
     """
     if score.counts is None or score.split == "train" or not score.n_train or not voices:
-        return None
-    if score.learns_other_speakers:
-        return 0
-    return len(voices.get(score.train_domain, set()) & set(score.counts["block"]))
+        return score
+    learned = set() if score.learns_other_speakers else voices.get(score.train_domain, set())
+    return replace(score, shared_speakers=frozenset(learned & set(score.counts["block"])))
 
 
 def record_of(score: Score, common: Mapping[str, Any], context: RecordContext) -> Record:
@@ -121,7 +120,8 @@ def record_of(score: Score, common: Mapping[str, Any], context: RecordContext) -
         curve=[dict(item) for item in score.curve],
         statistics=dict(score.statistics),
         excluded=dict(score.excluded),
-        shared_speakers=_shared_speakers(score, context.voices),
+        shared_speakers=None if score.shared_speakers is None else len(score.shared_speakers),
+        folds=[dict(item) for item in score.folds],
         trials_sha256=context.lists.get(score.split, ""),
     )
 

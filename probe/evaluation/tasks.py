@@ -105,13 +105,18 @@ class Task(Generic[S]):
 
     @property
     def view(self) -> str:
-        """The view of the features that it reads."""
-        return str(self.inner.settings.view)
+        """The view of the features that it reads; intervals are made of frames."""
+        return "frames" if self.has_intervals else str(self.inner.settings.view)
+
+    @property
+    def has_intervals(self) -> bool:
+        """Whether its rows are labelled intervals (`probe.evaluation.interval_rows`)."""
+        return str(self.inner.settings.view) == "interval"
 
     @property
     def needs(self) -> frozenset[str]:
         """The lists that it reads, see `probe.evaluation.kind.Kind`."""
-        return self.inner.kind.needs
+        return self.inner.kind.needs | self.inner.settings.needs
 
 
 def task_folder() -> Path:
@@ -221,6 +226,11 @@ def _wrapped(path: Path, name: str, overrides: Mapping[str, Any]) -> Task[Any]:
         raise ProbeError(
             f"{path}: of = {name!r} is of kind {task.kind.name}; domain shift wraps tasks of kind "
             f"{', '.join(possible)}."
+        )
+    if task.settings.folds:
+        raise ProbeError(
+            f"{path}: of = {name!r} has folds = {task.settings.folds!r}, but "
+            f"{kinds()['shift'].settings.NO_FOLDS}. Wrap a task without folds."
         )
     return task
 

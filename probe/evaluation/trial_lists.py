@@ -12,7 +12,8 @@ from typing import Any
 
 from probe.data.conditions.condition import Condition
 from probe.data.corpus import Corpus
-from probe.data.intervals import BEYOND_S, EXPECTED, IntervalSet, load_intervals
+from probe.data.intervals import BEYOND_S, IntervalSet, load_intervals
+from probe.data.time_labels.files import EXPECTED
 from probe.data.trials import Trial, TrialList, draw_trials, load_trials
 from probe.errors import ProbeError, UsageError, listed
 from probe.evaluation.condition_plan import Hearing
@@ -29,8 +30,8 @@ class Scope:
     Attributes:
         trials, dev_trials: lists for verification; without ``dev_trials`` seeded pairs of dev rows
             are drawn.
-        labels: for frames, a CSV file of intervals or a folder of TextGrids, in the place of the
-            one that the task names; its sha256 stands where that of a list of trials does.
+        labels: over time, a file or a folder (`probe.data.intervals`), in the place of the one that
+            the task names; its sha256 stands where that of a list of trials does.
         conditions: to be asked under, in the place of the task's own; each has its own store. What
             is disturbed is the task's (`probe.evaluation.condition_plan`). Where all of them train
             together they are part of the task's name.
@@ -142,7 +143,8 @@ def load_labels(
     path = Path(given) if given else corpus.folder / settings.labels
     if not given and not settings.labels:
         raise UsageError(f"{task.name}: needs --labels, {EXPECTED}, or the key labels in the task.")
-    return load_intervals(path, corpus, durations_s, settings.tier, settings.types, beyond_s)
+    tiers = (settings.tier, settings.types)
+    return load_intervals(path, corpus, durations_s, *tiers, settings.derivation, beyond_s)
 
 
 def _refuse_common(lists: dict[str, TrialList]) -> None:

@@ -1,4 +1,4 @@
-"""Cluster bootstrap by speaker: the values of scores when blocks are drawn with replacement.
+"""Cluster bootstrap by speaker: values of scores for blocks drawn with replacement.
 
 Sources: resampling of the same utterances for two systems, Bisani & Ney 2004, "Bootstrap estimates
 for confidence intervals in ASR performance evaluation"; blocks instead of utterances, since
@@ -44,21 +44,22 @@ Floats = NDArray[np.float64]
 
 CONFIDENCE = 0.95
 N_RESAMPLES = 1000
-# So many blocks of equal size, or fewer, have no interval (docs/statistics.md).
+# This many blocks of equal size, or fewer, have no interval (docs/statistics.md).
 TOO_FEW_BLOCKS = 3
 # A score that rests on one block (the only one with targets, say) has no value in 25 to 50 % of its
 # resamples, one that rests on two blocks in 14 % at most; the rest of the resamples would all hold
 # that block and understate the variation.
 MOST_LEFT_OUT = 0.2
-# (resample, block) cells at once; some 100 MB where every utterance is a block.
+# Number of (resample, block) cells at once: about 100 MB if every utterance is a block.
 CELLS_AT_ONCE = 1 << 22
-# (resample, trial) cells at once: small arrays stay in a cache and use their memory again.
+# Number of (resample, trial) cells at once: small arrays stay in a cache and reuse their memory.
 TRIALS_AT_ONCE = 1 << 15
 
 
 def effective_blocks(counts: Counts) -> float:
-    """(sum of sizes)^2 / (sum of sizes^2): the number of blocks of equal size that would weigh as
-    much; of trials by their ends, the lesser of targets and non-targets.
+    """Return (sum of sizes)^2 / (sum of sizes^2), the number of blocks of equal size with the same
+    weight; for trials, the sizes count ends, and the smaller number of targets and non-targets is
+    taken.
     """
     counts = per_seed(counts)[0]
     if not is_trials(counts):
@@ -84,7 +85,9 @@ def _effective(sizes: ArrayLike) -> float:
 def resamples(
     counts: Counts, seed: int = 0, n_resamples: int = N_RESAMPLES, metric: str = EER.name
 ) -> Floats:
-    """(resample,) the value in each resample, NaN where there is none; the mean over seeds."""
+    """Return (resample,) the value in each resample, averaged over seeds; NaN if it is
+    undefined.
+    """
     if "seeds" in counts:
         return np.asarray(
             np.mean(
@@ -97,8 +100,8 @@ def resamples(
 
 
 def block_weights(n_blocks: int, seed: int, n_resamples: int) -> Iterable[Ints]:
-    """How many times each block is drawn: (resample, block), rows sum to ``n_blocks``, some of the
-    resamples at a time.
+    """Yield how many times each block is drawn, (resample, block), for some of the resamples at a
+    time; rows sum to ``n_blocks``.
     """
     if n_blocks * n_resamples <= CELLS_AT_ONCE:
         return [_all_draws(n_blocks, seed, n_resamples)]
@@ -120,7 +123,9 @@ def _draws(n_blocks: int, seed: int, n_resamples: int) -> Iterator[Ints]:
 
 
 def _sum_values(counts: Counts, metric: str) -> Callable[[Ints], Floats]:
-    """(resample, block) weights -> (resample,) values; sums of integers are exact in float64."""
+    """Return a function from (resample, block) weights to (resample,) values; sums of integers are
+    exact in float64.
+    """
     columns, function = block_sums(counts).T.copy(), sum_metric(counts, metric)
 
     def values(weights: Ints) -> Floats:
@@ -131,7 +136,9 @@ def _sum_values(counts: Counts, metric: str) -> Callable[[Ints], Floats]:
 
 
 def _trial_values(counts: Counts, metric: str) -> Callable[[Ints], Floats]:
-    """(resample, block) weights -> (resample,) values of a metric of trials."""
+    """Return a function from (resample, block) weights to (resample,) values of a metric of
+    trials.
+    """
     measure = trial_metric(metric)
     enroll, test, rank = (np.array(counts[key], np.int64) for key in ("enroll", "test", "rank"))
     target, n_ranks = np.array(counts["target"], bool), int(rank.max()) + 1
@@ -139,7 +146,9 @@ def _trial_values(counts: Counts, metric: str) -> Callable[[Ints], Floats]:
     one, other = np.divmod(pairs, len(counts["block"]))
 
     def accumulator(kind: NDArray[np.bool_]) -> Callable[[Ints], Ints]:
-        """(resample, pair) weights -> (resample, rank) trials of a kind at this rank or below."""
+        """Return a function from (resample, pair) weights to (resample, rank) numbers of trials of
+        a kind at this rank or below.
+        """
         by_rank = np.flatnonzero(kind)[np.argsort(rank[kind])]
         pair = pair_of_trial[by_rank]
         ends = np.searchsorted(rank[by_rank], np.arange(n_ranks), side="right")
@@ -169,7 +178,7 @@ def _trial_values(counts: Counts, metric: str) -> Callable[[Ints], Floats]:
 
 
 def variances(resampled: Floats, n_blocks: float) -> Floats:
-    """(score,) variances of (resample, score) values; NaN where blocks are too few."""
+    """Return (score,) variances of (resample, score) values; NaN if there are too few blocks."""
     valid = np.isfinite(resampled)
     enough = valid.sum(axis=0) >= max(2, (1 - MOST_LEFT_OUT) * len(resampled))
     if n_blocks <= TOO_FEW_BLOCKS or not enough.any():
@@ -181,10 +190,10 @@ def variances(resampled: Floats, n_blocks: float) -> Floats:
 
 
 def student_quantiles(freedom: ArrayLike, confidence: float) -> Floats:
-    """Quantiles of Student's distribution for two-sided intervals.
+    """Return quantiles of Student's distribution for two-sided intervals.
 
     Raises:
-        ProbeError: ``confidence`` is no fraction between 0 and 1.
+        ProbeError: ``confidence`` is not a fraction between 0 and 1.
     """
     if not 0 < confidence < 1:
         raise ProbeError(
@@ -195,11 +204,11 @@ def student_quantiles(freedom: ArrayLike, confidence: float) -> Floats:
 
 
 def least_error(difference: float, units: float | None) -> float:
-    """The standard error that a difference d of shares of n units has at least.
+    """Return the smallest standard error of a difference d of shares of n units.
 
-    sqrt(p (1 - p) / (n + 4)) with p = (|d| n + 2) / (n + 4): as if all units that differ did so in
-    one direction, with two more of each kind (Agresti & Coull 1998), so that it is not 0 where
-    nothing, or everything, differs.
+    It is sqrt(p (1 - p) / (n + 4)) with p = (|d| n + 2) / (n + 4), as if all differing units
+    differed in one direction, with two more units of each kind (Agresti & Coull 1998). It is
+    therefore not 0 if nothing or everything differs.
     """
     if not units:
         return 0.0
@@ -212,8 +221,8 @@ class Estimate:
     """A measure with its interval.
 
     Attributes:
-        value: None where it is undefined; ``note`` says why.
-        low, high: the interval, None where there are too few blocks.
+        value: None if it is undefined; ``note`` gives the reason.
+        low, high: the interval; None if there are too few blocks.
     """
 
     value: float | None
@@ -227,7 +236,7 @@ class Estimate:
         return self.low is not None and self.high is not None and (self.low > 0 or self.high < 0)
 
     def at_least(self, least: float) -> "Estimate":
-        """The same with value and ends no lower than ``least``."""
+        """Return the estimate with value and ends of at least ``least``."""
         value, low, high = (
             None if end is None else max(end, least) for end in (self.value, self.low, self.high)
         )
@@ -240,12 +249,12 @@ class SampledScore:
 
     Attributes:
         value: the score.
-        resampled: (resample,) NaN where there is none.
+        resampled: (resample,) values; NaN if undefined.
         n_blocks: see `effective_blocks`.
-        blocks: hash of what was resampled; only scores that agree in it can be added.
-        least, most: what the value can be.
+        blocks: hash of the resampled blocks; only scores with equal hashes can be added.
+        least, most: bounds of the value.
         units: see `probe.measures.counts.independent_units`.
-        unpaired: whether scores of the same blocks may be of other utterances.
+        unpaired: whether scores of the same blocks may belong to different utterances.
     """
 
     value: float
@@ -308,18 +317,18 @@ class SampledScore:
 
     @property
     def least_error(self) -> float:
-        """The standard error that the value has at least."""
+        """The smallest standard error of the value."""
         return least_error(self.value, self.units)
 
     def half_width(self, confidence: float = CONFIDENCE) -> float | None:
-        """t * se * sqrt(E / (E - 1)) of the resamples; None where the E blocks are too few."""
+        """Return t * se * sqrt(E / (E - 1)) of the resamples; None if the E blocks are too few."""
         n = self.n_blocks
         error = np.sqrt(variances(self.resampled[:, None], n) * n / max(n - 1, 1))
         half = float((student_quantiles(np.array([n - 1]), confidence) * error)[0])
         return None if np.isnan(half) else half
 
     def estimate(self, confidence: float = CONFIDENCE) -> Estimate:
-        """The value with its interval, without ends where blocks are too few."""
+        """Return the value with its interval, without ends if there are too few blocks."""
         half = self.half_width(confidence)
         if half is None:
             return Estimate(self.value)
@@ -333,14 +342,14 @@ class SampledScore:
 def sample_score(
     counts: Counts, seed: int = 0, over: Sequence[str] | None = None, metric: str = EER.name
 ) -> SampledScore:
-    """The value of ``counts`` and its values in resamples of blocks.
+    """Return the value of ``counts`` and its values in resamples of blocks.
 
     Args:
         counts: see `probe.records`.
-        seed: of the resamples.
-        over: names of blocks to draw from, those of ``counts`` among them, for scores of different
-            utterances (two domains) that are to be compared; without it, the counts' own.
-        metric: of trials, see `probe.measures.counts.value_of`.
+        seed: random seed of the resamples.
+        over: names of blocks to draw from, including those of ``counts``, for a comparison of
+            scores of different utterances (two domains); None draws from the blocks of ``counts``.
+        metric: metric of trials; see `probe.measures.counts.value_of`.
 
     Raises:
         ProbeError: the counts have no value.
@@ -360,7 +369,7 @@ def sample_score(
 
 
 def _over_blocks(counts: Counts, over: Sequence[str]) -> Counts:
-    """The same counts over more blocks."""
+    """Return the same counts over more blocks."""
     place = {name: index for index, name in enumerate(over)}
     places = np.array([place[name] for name in counts["block"]], np.int64)
     form = form_of(counts)

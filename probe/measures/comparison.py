@@ -1,12 +1,12 @@
 """Comparisons of scores of the same utterances: differences, their p-values, and which scores are
 tied with the best.
 
-Aim: to say of two models, layers or conditions whether they differ, and of several which are not
-significantly worse than the best.
+Aim: decide whether two models, layers or conditions differ significantly, and which of several are
+not significantly worse than the best.
 
 Conventions: all comparisons are paired. Blocks (speakers) are resampled for both scores together,
-so what makes a speaker hard for both cancels; so does, by seed, what a seed does to both. A
-difference has the interval difference +- t * se, with the se and E - 1 degrees of freedom of
+so effects of a speaker on both scores cancel; so do effects of a seed. A difference has the
+interval difference +- t * se, with the se and E - 1 degrees of freedom of
 `probe.measures.uncertainty`, and the two-sided p-value of t = difference / se: below 0.05 where 0
 lies outside the 95 % interval.
 
@@ -30,7 +30,7 @@ from probe.measures.uncertainty import MeasuredScores, measure
 Floats = NDArray[np.float64]
 
 ROUNDING = 1e-12
-# How often at most, of comparisons in which nothing differs, anything is called better or worse.
+# Largest probability that a comparison without any difference calls something better or worse.
 LEVEL = 0.05
 
 
@@ -40,13 +40,14 @@ class Paired:
 
     Attributes:
         difference: a - b.
-        low, high: its interval; None where there are too few blocks (see
-            `probe.measures.uncertainty.interval`). 0 inside: the difference is not significant.
-        probability: of improvement: share of resamples where a > b, ties counted half; None with
-            the interval. With few blocks it is too sure of itself, as percentiles are: decide by
-            the interval or by ``p``.
-        p: two-sided p-value of no difference; None with the interval.
-        n_blocks: blocks resampled.
+        low, high: interval of the difference; None if there are too few blocks (see
+            `probe.measures.uncertainty.interval`). If it contains 0, the difference is not
+            significant.
+        probability: probability of improvement, the share of resamples with a > b, where ties count
+            half; None without an interval. Like percentiles, it is overconfident with few blocks:
+            decide by the interval or by ``p``.
+        p: two-sided p-value of no difference; None without an interval.
+        n_blocks: number of resampled blocks.
     """
 
     difference: float
@@ -70,12 +71,12 @@ def paired_difference(
     confidence: float = CONFIDENCE,
     metric: str = EER.name,
 ) -> Paired:
-    """The difference a - b, its interval, its p-value and how often a > b, both scores taken on the
-    same resampled blocks.
+    """Return the difference a - b with its interval, p-value and probability of improvement, with
+    both scores on the same resampled blocks.
 
-    What moves both scores together (hard speakers) cancels, so this shows differences that two
-    overlapping intervals hide. Whether higher is better depends on the metric. No difference has a
-    width of 0: see `probe.measures.bootstrap.least_error`.
+    Common effects on both scores (difficult speakers) cancel, so this detects differences that two
+    overlapping intervals hide. Whether higher is better depends on the metric. The interval never
+    has a width of 0: see `probe.measures.bootstrap.least_error`.
 
     Args:
         a, b: counts of the same utterances or the same list of trials.
@@ -103,10 +104,10 @@ def paired_difference(
 
 
 def p_values(differences: MeasuredScores) -> Floats:
-    """(score,) two-sided p-values of no difference, 1 where two scores agree in every block.
+    """Return (score,) two-sided p-values of no difference, 1 if two scores agree in every block.
 
-    NaN where blocks are too few, or where costs or amounts differ by the same in every block:
-    nothing is left to take an error from.
+    They are NaN if there are too few blocks, or if costs or amounts differ by the same value in
+    every block, which leaves no variation for an error.
     """
     errors, freedom = differences.errors()
     sizes = np.abs(differences.values)
@@ -117,8 +118,8 @@ def p_values(differences: MeasuredScores) -> Floats:
 
 
 def holm(p: Sequence[float]) -> list[float]:
-    """Holm's adjusted p-values, in the order of ``p``: those at or below a level hold together at
-    that level.
+    """Return Holm's adjusted p-values in the order of ``p``: those at or below a level are jointly
+    significant at that level.
     """
     return _step_down(np.asarray(p, float), [len(p) - step for step in range(len(p))])
 
@@ -130,7 +131,7 @@ def best_and_tied(
     n_resamples: int = N_RESAMPLES,
     metric: str = EER.name,
 ) -> tuple[int, list[bool]]:
-    """`tied_with_best` of counts of the same utterances, one a score.
+    """Apply `tied_with_best` to the counts of several scores of the same utterances.
 
     Args:
         seed, n_resamples, metric: see `probe.measures.uncertainty.interval`.
@@ -146,14 +147,14 @@ def best_and_tied(
 def tied_with_best(
     scores: MeasuredScores, higher_is_better: bool, level: float = LEVEL
 ) -> tuple[int, list[bool]]:
-    """The position of the best of several scores, and for each whether it is tied with it, that is
-    not significantly worse. The best is tied.
+    """Return the position of the best of several scores, and for each score whether it is tied with
+    the best, that is, not significantly worse. The best is tied with itself.
 
     Each other score is compared with the best, and p-values are adjusted step by step as Holm's,
     but by m (m + 1) / 2 instead of m where m comparisons are left: the best was chosen from the
     data, so any two of the m + 1 scores that are left might have been compared. With Holm's own
-    factors an equally good score is called worse more often than ``level`` when there are more than
-    two. Where blocks are too few, all scores are tied.
+    factors and more than two scores, an equally good score is called worse more often than
+    ``level``. If there are too few blocks, all scores are tied.
     """
     best = int(np.argmax(scores.values if higher_is_better else -scores.values))
     p = np.delete(p_values(scores.differences_from(best)), best)
@@ -164,8 +165,8 @@ def tied_with_best(
 
 
 def _step_down(p: Floats, factors: Sequence[float]) -> list[float]:
-    """The p-values, from the smallest up, times the factors; none below the one before, none above
-    1.
+    """Return the p-values, from the smallest up, times the factors; none is below the previous one
+    or above 1.
     """
     order = np.argsort(p, kind="stable")
     adjusted = np.empty(len(p))

@@ -127,6 +127,29 @@ def trial_counts(
     }
 
 
+def pooled_counts(parts: Sequence[Counts]) -> Counts:
+    """The counts of one score on several sets of utterances together: the sums of each block over
+    all of them.
+
+    Raises:
+        ProbeError: counts of trials, which pair utterances of one set only.
+    """
+    if any(is_trials(part) for part in parts):
+        raise ProbeError("trials of several folds cannot be pooled: each pairs rows of one fold.")
+    sums: dict[str, list[Any]] = defaultdict(lambda: [0, 0])
+    for part in parts:
+        for digest, *pair in zip(
+            part["block"], part["numerator"], part["denominator"], strict=True
+        ):
+            sums[digest] = [sum(numbers) for numbers in zip(sums[digest], pair, strict=True)]
+    block = sorted(sums)
+    return {
+        "block": block,
+        "numerator": [sums[digest][0] for digest in block],
+        "denominator": [sums[digest][1] for digest in block],
+    }
+
+
 def several(seeds: Sequence[Counts]) -> Counts:
     """The counts of one score, trained with several seeds and tested on the same utterances:
     ``block`` and ``seeds``.

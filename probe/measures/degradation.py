@@ -1,12 +1,12 @@
-"""Robustness: what a score loses under other conditions, and how much of a gap another model
+"""Robustness: the loss of a score under other conditions, and the part of a gap that another model
 closes, each with an interval.
 
 Conventions: scores of the same blocks are resampled together (`probe.measures.bootstrap`), so
-``clean - disturbed`` is a paired difference: what makes a speaker hard in both cancels. Sums and
+``clean - disturbed`` is a paired difference, in which common effects of a speaker cancel. Sums and
 differences of scores have the interval value +- t * se of that module; ratios have Fieller's
 (1954): all r for which ``top - r * bottom`` is not significantly different from 0. A ratio whose
-``bottom`` is not significantly different from 0 is undefined: nearly any value would be in keeping
-with the scores. ``docs/robustness.md`` says how often the intervals held the truth.
+``bottom`` is not significantly different from 0 is undefined: nearly any value would be compatible
+with the scores. ``docs/robustness.md`` reports the coverage of the intervals.
 
 Sources: Shah et al., Speech Robust Bench, arXiv 2403.07937 (WERD, NWER, NWERD, WERV); Taori et al.
 2020, arXiv 2007.00644 (effective robustness); Hsu et al. 2021, arXiv 2104.01027 (the gap closed).
@@ -22,15 +22,15 @@ from probe.measures.bootstrap import CONFIDENCE, Estimate, SampledScore, student
 
 Floats = NDArray[np.float64]
 
-FEWEST_MODELS = 5  # that a line is fitted over
+FEWEST_MODELS = 5  # smallest number of models for a fitted line
 
 
 def ratio(top: SampledScore, bottom: SampledScore, confidence: float = CONFIDENCE) -> Estimate:
-    """``top / bottom`` with Fieller's interval.
+    """Return ``top / bottom`` with Fieller's interval.
 
     r is in the interval if (top - r bottom)^2 <= tt - 2 r tb + r^2 bb, with t^2 times the variances
-    and the covariance on the right: between the roots of a r^2 - 2 b r + c. Undefined where 0 lies
-    in the interval of ``bottom``; without ends where blocks are too few.
+    and the covariance on the right: between the roots of a r^2 - 2 b r + c. The ratio is undefined
+    if 0 lies in the interval of ``bottom``, and has no ends if there are too few blocks.
     """
     if (top + bottom).half_width(confidence) is None:
         if not bottom.value:
@@ -52,8 +52,8 @@ def ratio(top: SampledScore, bottom: SampledScore, confidence: float = CONFIDENC
 def degradation(
     clean: SampledScore, disturbed: SampledScore, higher_is_better: bool
 ) -> SampledScore:
-    """What a score loses: positive where it is worse under the condition, in the metric's own unit
-    (a fraction).
+    """Return the loss of a score, positive if it is worse under the condition, in the unit of the
+    metric (a fraction).
     """
     return clean - disturbed if higher_is_better else disturbed - clean
 
@@ -61,8 +61,8 @@ def degradation(
 def relative_degradation(
     clean: SampledScore, disturbed: SampledScore, higher_is_better: bool
 ) -> Estimate:
-    """The degradation as a part of the clean score: 0.5 halves an accuracy, 1.0 doubles an error
-    rate.
+    """Return the degradation relative to the clean score: 0.5 halves an accuracy, 1.0 doubles an
+    error rate.
     """
     return ratio(degradation(clean, disturbed, higher_is_better), clean)
 
@@ -74,11 +74,11 @@ def margin_lost(
     higher_is_better: bool,
     confidence: float = CONFIDENCE,
 ) -> Estimate:
-    """The degradation as a part of what the clean score is above chance: 0 keeps all of it, 1
-    leaves what chance gives.
+    """Return the degradation relative to the clean score's margin over chance: 0 keeps the margin,
+    1 loses all of it.
 
-    Undefined at chance, where there is nothing to lose; so it separates a layer that is invariant
-    from one that knows nothing.
+    It is undefined at chance, where there is nothing to lose, and therefore distinguishes an
+    invariant layer from an uninformative one.
     """
     return ratio(loss, clean - chance if higher_is_better else -clean + chance, confidence)
 
@@ -86,11 +86,11 @@ def margin_lost(
 def normalised_error(
     model: SampledScore, baseline: SampledScore, higher_is_better: bool
 ) -> Estimate:
-    """Speech Robust Bench's NWER as its paper has it: error / error of a baseline model on the same
-    utterances and condition; the error of an accuracy is 1 - accuracy.
+    """Return Speech Robust Bench's NWER as in its paper: the error divided by the error of a
+    baseline model on the same utterances and condition; the error of an accuracy is 1 - accuracy.
 
-    The code beside the paper divides by a difficulty of the condition instead, from DNSMOS and PESQ
-    of its audio; this function does not.
+    The authors' code instead divides by a difficulty of the condition from DNSMOS and PESQ of its
+    audio; this function does not.
     """
     if higher_is_better:
         return ratio(-model + 1, -baseline + 1)
@@ -98,8 +98,8 @@ def normalised_error(
 
 
 def normalised_degradation(loss: SampledScore, baseline_loss: SampledScore) -> Estimate:
-    """NWERD: WERD / WERD of the baseline; undefined where the baseline's own degradation is not
-    beyond its noise and above 0.
+    """Return NWERD, which is WERD / WERD of the baseline; it is undefined unless the baseline's own
+    degradation is significantly above 0.
     """
     if baseline_loss.value <= 0:
         return Estimate(None, note="the baseline loses nothing")
@@ -107,11 +107,11 @@ def normalised_degradation(loss: SampledScore, baseline_loss: SampledScore) -> E
 
 
 def variance(values: Sequence[float], confidence: float = CONFIDENCE) -> Estimate:
-    """WERV: the variance (of the sample, K - 1 below) of an error rate over K samplings of
+    """Return WERV, the sample variance (divided by K - 1) of an error rate over K samplings of
     condition and training.
 
-    The interval is that of normal values (chi squared with K - 1 degrees of freedom). Undefined
-    with one sampling.
+    The interval assumes normal values (chi squared with K - 1 degrees of freedom). WERV is
+    undefined for one sampling.
     """
     n = len(values)
     if n < 2:
@@ -128,17 +128,17 @@ def variance(values: Sequence[float], confidence: float = CONFIDENCE) -> Estimat
 def gap_closed(
     a: SampledScore, b: SampledScore, c: SampledScore, higher_is_better: bool
 ) -> Estimate:
-    """(A - B) / (A - C): the part of the gap between out-of-domain and in-domain training that
-    another model closes.
+    """Return (A - B) / (A - C), the part of the gap between out-of-domain and in-domain training
+    that another model closes.
 
-    All on the target domain's test rows. Values below 0 (worse than A) and above 1 (better than C)
-    are legal. Undefined unless C is better than A beyond noise.
+    All scores are on the test rows of the target domain. Values below 0 (worse than A) and above 1
+    (better than C) are possible. The result is undefined unless C is significantly better than A.
 
     Args:
         a: the first model, trained on the other domain.
         b: the second model, trained on the other domain.
-        c: trained on the target domain: of the first model in one reading, of the second in the
-            other.
+        c: the first or the second model (there are two versions of this measure), trained on the
+            target domain.
     """
     gap = degradation(c, a, higher_is_better)
     estimate = gap.estimate()
@@ -154,18 +154,19 @@ def gap_closed(
 def effective_robustness(
     points: Mapping[str, tuple[float, float]], confidence: float = CONFIDENCE
 ) -> dict[str, Estimate]:
-    """How far each model's disturbed score lies above what its clean score predicts, as a fraction;
-    above 0 is better.
+    """Return for each model how far its disturbed score lies above the prediction from its clean
+    score, as a fraction; above 0 is better.
 
     The prediction is a straight line over the other models on logit axes (each model is left out of
-    its own line), the interval that of a prediction by least squares: 0 outside means off the line
-    of the others by more than these scatter.
+    its own line), and the interval is that of a least-squares prediction: an interval without 0
+    means that the model deviates from the line by more than the scatter of the others.
 
     Args:
-        points: model -> (clean, disturbed), accuracies, or 1 - error.
+        points: (clean, disturbed) of each model, as accuracies or 1 - error.
 
     Returns:
-        Each model's; undefined with fewer than `FEWEST_MODELS` scores strictly between 0 and 1.
+        One estimate per model; undefined with fewer than `FEWEST_MODELS` scores strictly between 0
+        and 1.
     """
     usable = {
         name: logit(np.array(point))
@@ -190,7 +191,7 @@ def effective_robustness(
 
 
 def _above_line(others: Floats, x: float, disturbed: float, confidence: float) -> Estimate:
-    """The distance of a score from the line through ``others``, (model, 2) on logit axes."""
+    """Return the distance of a score from the line through ``others``, (model, 2) on logit axes."""
     n, (mean_x, mean_y) = len(others), others.mean(axis=0)
     from_x, from_y = (others - [mean_x, mean_y]).T
     slope = from_x @ from_y / (from_x @ from_x)

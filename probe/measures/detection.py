@@ -14,9 +14,10 @@ of equal score are passed in one step, so the order of the trials cannot matter.
 * EER of the convex hull (``eer_hull``): where the lower convex hull of the polygon crosses; never
   above ``eer``. It is what the best monotone calibration of the scores would reach (Brummer & de
   Villiers 2013, "The BOSARIS toolkit").
-* minDCF (``min_dcf_0.01``, ``min_dcf_0.05``): see `min_dcf`.
-* AUC (``auc``): the area under the ROC, the probability that a target scores higher than a
-  non-target, ties counted half; higher is better. Equal to scikit-learn's ``roc_auc_score``.
+* minDCF (``min_dcf_0.01``, ``min_dcf_0.05``): see `min_dcfs`.
+* AUC (``auc``): the area under the ROC, which is the probability that a target has a higher score
+  than a non-target, with ties counted half; higher is better. Equal to scikit-learn's
+  ``roc_auc_score``.
 
 Conventions: a higher score means "more likely the same speaker". Every measure depends on the
 scores through their ranks alone. The functions that end in "s" measure several weightings of one
@@ -55,36 +56,6 @@ def eer(target: ArrayLike, scores: ArrayLike) -> float:
             finite, lengths that differ.
     """
     return float(eers(*cumulative_trials(target, scores))[0])
-
-
-def min_dcf(
-    target: ArrayLike, scores: ArrayLike, p_target: float, c_miss: float = 1.0, c_fa: float = 1.0
-) -> float:
-    """Minimum normalised detection cost; lower is better, never above 1, which a system without any
-    knowledge gets.
-
-    The minimum over all thresholds, accepting all and rejecting all among them, of
-
-        (c_miss * p_target * miss rate + c_fa * (1 - p_target) * false acceptance rate)
-        / min(c_miss * p_target, c_fa * (1 - p_target))
-
-    NIST's normalisation: by the better of the two decisions that look at no score. VoxCeleb's
-    figures have c_miss = c_fa = 1, with p_target 0.01 (papers) or 0.05 (the challenge since 2019).
-
-    Args:
-        target, scores: see `eer`.
-        p_target: prior probability of a target, in (0, 1).
-        c_miss, c_fa: costs of a miss and of a false acceptance, > 0.
-
-    Raises:
-        ProbeError: see `eer`; a prior or cost out of range.
-    """
-    if not (0 < p_target < 1 and c_miss > 0 and c_fa > 0):
-        raise ProbeError(
-            f"p_target {p_target}, c_miss {c_miss}, c_fa {c_fa}: expected a prior between 0 and 1 "
-            "and costs above 0."
-        )
-    return float(min_dcfs(*cumulative_trials(target, scores), p_target, c_miss, c_fa)[0])
 
 
 def det_curve(target: ArrayLike, scores: ArrayLike) -> tuple[Floats, Floats]:
@@ -208,7 +179,23 @@ def hull_eers(missed: Ints, rejected: Ints) -> Floats:
 def min_dcfs(
     missed: Ints, rejected: Ints, p_target: float, c_miss: float = 1.0, c_fa: float = 1.0
 ) -> Floats:
-    """(row,) minimum detection costs; see `min_dcf`."""
+    """(row,) minimum normalised detection costs; lower is better, and never above 1, the cost of a
+    system without any knowledge.
+
+    The cost is the minimum over all thresholds, including those that accept or reject everything,
+    of
+
+        (c_miss * p_target * miss rate + c_fa * (1 - p_target) * false acceptance rate)
+        / min(c_miss * p_target, c_fa * (1 - p_target))
+
+    NIST normalises by the better of the two decisions that ignore the scores. VoxCeleb's figures
+    have c_miss = c_fa = 1, with p_target 0.01 (papers) or 0.05 (the challenge since 2019).
+
+    Args:
+        missed, rejected: see the module.
+        p_target: prior probability of a target, in (0, 1).
+        c_miss, c_fa: costs of a miss and of a false acceptance, > 0.
+    """
     miss, false_alarm = c_miss * p_target, c_fa * (1 - p_target)
     n_others = rejected[:, -1:]
     cost = miss * (missed / missed[:, -1:]) + false_alarm * ((n_others - rejected) / n_others)

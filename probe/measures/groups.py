@@ -1,4 +1,4 @@
-"""Groups of speakers: which group is worst, and whether chance alone would spread them as far."""
+"""Groups of speakers: the worst group, and whether the spread of the groups exceeds chance."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,14 +16,14 @@ from probe.measures.uncertainty import interval, wilson_interval
 Floats = NDArray[np.float64]
 
 UNDEFINED = Estimate(None)
-LEAST_BLOCKS = 4  # a group of fewer is flagged, and cannot be the worst
-N_DRAWS, N_DRAWS_OF_TRIALS = 1000, 200  # of the spread that chance gives
+LEAST_BLOCKS = 4  # a group with fewer blocks is flagged and cannot be the worst
+N_DRAWS, N_DRAWS_OF_TRIALS = 1000, 200  # draws for the spread by chance
 
 
 @dataclass(frozen=True)
 class Group:
-    """One group of blocks and its score; ``estimate`` has no value where the group cannot be
-    scored, and says why.
+    """One group of blocks and its score; if the group cannot be scored, ``estimate`` has no value
+    and gives the reason.
     """
 
     name: str
@@ -38,15 +38,15 @@ class Group:
 
 @dataclass(frozen=True)
 class Groups:
-    """The scores of groups and how far they lie apart.
+    """The scores of groups and their spread.
 
     Attributes:
         all: in the order of names; intervals hold for all groups at once (Bonferroni).
-        worst, best: of those that are not too few; None where there are fewer than two.
-        spread: best against worst, >= 0; the interval is of this difference and may hold values
-            below 0: a pair that was looked for is widest by luck, so it is corrected for all pairs
+        worst, best: among groups with enough blocks; None if there are fewer than two.
+        spread: difference between best and worst, >= 0. Its interval may contain values below 0:
+            the pair was selected as the widest one, so the interval is corrected for all pairs
             (Bonferroni).
-        by_chance: the mean spread if blocks were in groups at random (of speakers: if all were
+        by_chance: the mean spread if blocks were in groups at random (for speakers: if all were
             equally good).
         probability: how often chance gives a spread as large.
     """
@@ -66,17 +66,16 @@ def compare_groups(
     seed: int = 0,
     metric: str = EER.name,
 ) -> Groups:
-    """Scores per group of blocks, the worst and the best, and whether chance alone would spread
-    them as far.
+    """Return the scores of groups of blocks, the worst and the best, and the probability of their
+    spread by chance.
 
-    A group's trials are those with both ends in it. Blocks without a group (an empty name) are left
-    out.
+    The trials of a group have both ends in it. Blocks without a group (an empty name) are left out.
 
     Args:
         counts: see `probe.records`.
         groups: (block,) the group of each block.
-        seed: of resamples and random groups.
-        metric: of trials, see `probe.measures.counts.value_of`.
+        seed: random seed of resamples and random groups.
+        metric: metric of trials; see `probe.measures.counts.value_of`.
     """
     labels = np.array(groups)
     names = sorted(set(labels.tolist()) - {""})
@@ -111,12 +110,13 @@ def compare_groups(
 def compare_blocks(
     counts: Counts, names: Sequence[str], higher_is_better: bool, seed: int = 0
 ) -> Groups:
-    """As `compare_groups` where each block (speaker) is a group of its own.
+    """Apply `compare_groups` with each block (speaker) as a separate group.
 
     Intervals are Wilson's for all blocks at once; within a block every unit (utterance, word)
-    counts as independent, so they are rather too narrow. Chance is the spread if all blocks were
-    equally good (binomial, or Poisson where a rate can exceed 1). Undefined for trials, whose ends
-    are different speakers, for amounts that are not whole numbers, and for what is no ratio.
+    counts as independent, so they tend to be too narrow. The spread by chance assumes equally good
+    blocks (binomial, or Poisson if a rate can exceed 1). The result is undefined for trials, whose
+    ends are different speakers, for amounts that are not whole numbers, and for metrics that are
+    not ratios.
     """
     if form_of(counts) != "ratio":
         note = "a trial has two speakers: speakers are no groups of trials"
@@ -141,15 +141,17 @@ def compare_blocks(
 
 
 def _ends(groups: Sequence[Group], higher_is_better: bool) -> tuple[Group, Group]:
-    """The worst and the best; of equals the first by name is worst, the last best."""
+    """Return the worst and the best group; among equals, the first by name is the worst and the
+    last the best.
+    """
     sign = 1 if higher_is_better else -1
     order = sorted(groups, key=lambda group: (sign * (group.estimate.value or 0.0), group.name))
     return order[0], order[-1]
 
 
 def _difference(top: Estimate, bottom: Estimate) -> Estimate:
-    """How far two estimates lie apart, between the nearest and the farthest that their intervals
-    allow.
+    """Return the difference of two estimates, with the smallest and the largest difference that
+    their intervals allow.
     """
     value = (top.value or 0.0) - (bottom.value or 0.0)
     if top.low is None or top.high is None or bottom.low is None or bottom.high is None:
@@ -158,7 +160,7 @@ def _difference(top: Estimate, bottom: Estimate) -> Estimate:
 
 
 def _restricted(counts: Counts, inside: NDArray[np.bool_], metric: str) -> Counts | None:
-    """The counts of some blocks, (block,) bool; None where they have no value."""
+    """Return the counts of some blocks, (block,) bool; None if they have no value."""
     form = form_of(counts)
     if form != "trials":
         function = sum_metric(counts, metric)
@@ -189,7 +191,9 @@ def _restricted(counts: Counts, inside: NDArray[np.bool_], metric: str) -> Count
 def _spreads_of_random_groups(
     counts: Counts, labels: NDArray[np.str_], seed: int, metric: str
 ) -> Floats:
-    """(draw,) the spread with the blocks' groups shuffled; blocks without a group stay so."""
+    """Return (draw,) the spread with the groups of blocks shuffled; blocks without a group keep
+    none.
+    """
     generator = np.random.default_rng(seed)
     names, label = np.unique(labels, return_inverse=True)
     grouped, numbers = np.flatnonzero(labels != ""), np.flatnonzero(names != "")
@@ -205,8 +209,8 @@ def _spreads_of_random_groups(
 def _values_of_groups(
     counts: Counts, label: NDArray[np.int64], numbers: NDArray[np.int64], metric: str
 ) -> Floats:
-    """(group,) the values of the groups with these numbers, NaN where there is none; ``label``
-    (block,) numbers the groups.
+    """Return (group,) the values of the groups with these numbers, NaN if undefined; ``label``
+    (block,) holds the number of each block's group.
     """
     if is_trials(counts):
         parts = [_restricted(counts, label == number, metric) for number in numbers]
@@ -219,7 +223,7 @@ def _values_of_groups(
 def _spreads_of_equal_blocks(
     numerators: NDArray[np.int64], denominators: NDArray[np.int64], seed: int
 ) -> Floats:
-    """(draw,) the spread if all blocks were equally good."""
+    """Return (draw,) the spread if all blocks were equally good."""
     generator, rate = np.random.default_rng(seed), numerators.sum() / denominators.sum()
     size = (N_DRAWS, len(denominators))
     if (numerators <= denominators).all():
@@ -231,8 +235,8 @@ def _spreads_of_equal_blocks(
 
 
 def _against(chance: Floats, spread: Estimate) -> tuple[float | None, float | None]:
-    """The mean of what chance gives, and how often it gives as much (the observed spread counts as
-    one draw).
+    """Return the mean spread by chance and the probability of a spread at least as large (the
+    observed spread counts as one draw).
     """
     if not len(chance):
         return None, None

@@ -159,26 +159,6 @@ def cosine_and_distance(clean: np.ndarray, disturbed: np.ndarray) -> tuple[np.nd
     return np.clip(cosine, -1, 1), np.where(lengths > 0, distance, np.nan)
 
 
-def linear_cka(x: np.ndarray, y: np.ndarray) -> float | None:
-    """The debiased linear CKA of (row, dim) and (row, dim) floats; None where one of them does not
-    vary.
-
-    Raises:
-        ProbeError: different numbers of rows, or fewer than 4.
-    """
-    return compare(Sample(x), Sample(y), with_pwcca=False).cka.value
-
-
-def pwcca(x: np.ndarray, y: np.ndarray) -> float | None:
-    """The PWCCA of (row, dim) and (row, dim) floats; None where one does not vary, or rows are too
-    few (see the module).
-
-    Raises:
-        ProbeError: as `linear_cka`.
-    """
-    return compare(Sample(x), Sample(y)).pwcca.value
-
-
 def enough_rows(n_rows: int, width: int) -> bool:
     """Whether PWCCA of sides as wide as ``width`` at most may be taken."""
     return n_rows >= LEAST_RATIO * width

@@ -1,16 +1,16 @@
 """Confidence intervals of scores, from the counts of blocks (speakers).
 
-Aim: how far a value would move with other speakers, and with another training where there are
-several.
+Aim: estimate how much a value would change with other speakers and, if there are several trainings,
+with another training.
 
 The squared standard error of a ratio comes from what each block contributes to it
 (`MeasuredScores.variances`), that of another function of sums from the jackknife
 (`probe.measures.jackknife`), that of a metric of trials from the bootstrap. Intervals of shares are
 score intervals, as Wilson's of 1927 (`interval`); those of concordance and correlations are
-symmetric on Fisher's scale z = artanh v. ``docs/statistics.md`` derives all of it and says
-how often the intervals held the truth.
+symmetric on Fisher's scale z = artanh v. ``docs/statistics.md`` derives the intervals and reports
+their coverage.
 
-Conventions: E is the number of blocks of equal size that would weigh as much
+Conventions: E is the number of blocks of equal size with the same weight
 (`probe.measures.bootstrap.effective_blocks`). Equal counts and seed give equal bits.
 """
 
@@ -48,8 +48,8 @@ from probe.measures.metrics import EER, metric_of
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
-FEW_BLOCKS = 20  # tables warn below it
-# Of moments: with fewer blocks a variance of second moments says next to nothing.
+FEW_BLOCKS = 20  # tables mark scores with fewer blocks
+# Moments need more blocks, because the variance of second moments is poorly known with few.
 FEWEST_OF_MOMENTS = 6
 # The most that an upper end without a bound is above the value, as a multiple of t * se / v on the
 # scale of logarithms.
@@ -64,8 +64,8 @@ MEANS = ("values", "contributions", "resampled", "freedom")  # over seeds
 
 @dataclass(frozen=True)
 class MeasuredScores:
-    """Scores of the same utterances, or their differences from one of them, and what their
-    uncertainty derives from.
+    """Scores of the same utterances, or their differences from one of them, with the sources of
+    their uncertainty.
 
     Attributes:
         values: (score,)
@@ -92,7 +92,9 @@ class MeasuredScores:
     are_differences: bool = False
 
     def differences_from(self, index: int) -> "MeasuredScores":
-        """The differences of all scores from one of them, paired by resample, block and seed."""
+        """Return the differences of all scores from one of them, paired by resample, block and
+        seed.
+        """
         return replace(
             self,
             values=self.values - self.values[index],
@@ -104,8 +106,8 @@ class MeasuredScores:
         )
 
     def errors(self) -> tuple[Floats, Floats]:
-        """Standard errors and their degrees of freedom, (score,) each; an error is NaN where blocks
-        are too few.
+        """Return standard errors and their degrees of freedom, (score,) each; an error is NaN if
+        there are too few blocks.
 
         Of the quantiles of Student's distribution for blocks and for S - 1 of S seeds, the mean
         weighted by the two variances is taken (Cochran & Cox 1957, "Experimental Designs"): two
@@ -123,8 +125,8 @@ class MeasuredScores:
         return np.sqrt(total), stdtridf((1 + CONFIDENCE) / 2, mean)
 
     def variances(self) -> tuple[Floats, Floats]:
-        """The variances of the values due to blocks and due to seeds, (score,) each; NaN where
-        blocks are too few.
+        """Return the variances of the values due to blocks and due to seeds, (score,) each; NaN if
+        there are too few blocks.
 
         Due to blocks: of a ratio v = sum n / sum d over blocks
 
@@ -174,8 +176,8 @@ def measure(
     metric: str = EER.name,
     scale: Scale = _plain,
 ) -> MeasuredScores:
-    """The scores of the same utterances, and their values in the same resamples where they are of
-    trials.
+    """Measure scores of the same utterances, and their values in the same resamples if they are
+    scores of trials.
 
     Args:
         counts: see `probe.records` and `probe.measures.counts.several`; of the same utterances
@@ -184,7 +186,7 @@ def measure(
         scale: on which values and contributions are taken, of moments.
 
     Raises:
-        ProbeError: counts without a value.
+        ProbeError: the counts have no value.
     """
     of_seeds = zip(*map(per_seed, counts), strict=True)
     if form_of(counts[0]) == "moments":
@@ -328,7 +330,8 @@ def interval(
     confidence: float = CONFIDENCE,
     metric: str = EER.name,
 ) -> tuple[float, float] | None:
-    """The confidence interval of ``value_of(counts, metric)``, or None where blocks are too few.
+    """Return the confidence interval of ``value_of(counts, metric)``, or None if there are too few
+    blocks.
 
     Too few: `probe.measures.bootstrap.TOO_FEW_BLOCKS` or fewer effective blocks, or so few that
     more than a fifth of the resamples has no value (the score rests on one block), or that a cost
@@ -341,12 +344,12 @@ def interval(
     Args:
         counts: see `probe.records`.
         seed: of the resamples.
-        n_resamples: how many; 1,000 leave some 2 % of noise in the width.
+        n_resamples: number of resamples; 1,000 leave about 2 % of noise in the width.
         confidence: a fraction in (0, 1).
         metric: of trials, see `probe.measures.counts.value_of`.
 
     Raises:
-        ProbeError: the counts have no value, or ``confidence`` is no such fraction.
+        ProbeError: the counts have no value, or ``confidence`` is not in (0, 1).
     """
     if form_of(counts) == "moments":
         return _interval_of_moments(counts, metric, confidence)
@@ -425,7 +428,7 @@ class _ScoreTest:
         return max(0.0, self.of_blocks - self.noise * spread) / spread**2 if spread else 0.0
 
     def excess(self, p: float) -> float:
-        """Above 0 where the test rejects ``p``."""
+        """Return a number that is above 0 if the test rejects ``p``."""
         spread = self.spread(p)
         of_p = min(
             self.quantile**2 * (self.noise * spread + self.between * spread**2),
@@ -434,7 +437,7 @@ class _ScoreTest:
         return float((self.value - p) ** 2 - of_p - self.quantile**2 * self.of_seeds)
 
     def end(self, outermost: float) -> float:
-        """The end of the interval between the value and ``outermost``."""
+        """Return the end of the interval between the value and ``outermost``."""
         if self.excess(outermost) <= 0:
             return float(outermost)
         inside = min(max(self.value, EDGE), 1 - EDGE) if self.is_share else self.value
@@ -444,7 +447,7 @@ class _ScoreTest:
 def wilson_interval(
     numerator: float, denominator: float, confidence: float = CONFIDENCE
 ) -> tuple[float, float]:
-    """Wilson's score interval of ``numerator`` successes among ``denominator`` units."""
+    """Return Wilson's score interval for ``numerator`` successes among ``denominator`` units."""
     z = float(ndtri((1 + confidence) / 2))
     value, weight = numerator / denominator, z * z / denominator
     middle = (value + weight / 2) / (1 + weight)

@@ -88,12 +88,12 @@ def mel_extractor(config: Any, settings: Mapping[str, Any], rate_hz: int, where:
         bins = config.feature_projection_input_dim // MEL_STRIDE
         needs |= {"feature_size": bins, "num_mel_bins": bins, "stride": MEL_STRIDE}
     if odd := [name for name, value in needs.items() if settings.get(name, value) != value]:
-        found, expected = (
+        actual, expected = (
             ", ".join(f"{name} {of[name]}" for name in odd) for of in (settings, needs)
         )
         raise ProbeError(
-            f"{where}: its preprocessor has {found}; this model takes {expected}. Fetch both files "
-            "again."
+            f"{where}: its preprocessor has {actual}; this model takes {expected}. "
+            "Fetch both files again."
         )
     return extractor_class.from_dict({**needs, **settings})
 
@@ -165,12 +165,12 @@ class WhisperEncoder(TransformersEncoder):
             UsageError: windows that are longer than an input.
         """
         if chunking is None or chunking.chunk_s + 2 * chunking.context_s > self.window_s:
-            found = "--chunk-s 0"
+            request = "--chunk-s 0"
             if chunking:
                 window_s = chunking.chunk_s + 2 * chunking.context_s
-                found = f"windows of {window_s:g} s (--chunk-s and twice --context-s)"
+                request = f"windows of {window_s:g} s (--chunk-s and twice --context-s)"
             raise UsageError(
-                f"{self.info.id}: {found}; it hears {self.window_s:g} s at a time. Expected no "
+                f"{self.info.id}: {request}; it hears {self.window_s:g} s at a time. Expected no "
                 "more, and more than 0 s."
             )
         self.chunking = replace(chunking, above_s=self.window_s)

@@ -402,18 +402,18 @@ def _chosen_row(cell: Sequence[Row]) -> Row:
     return {name: row.get(name, np.nan) for name in (*CHOSEN, *FOR_MARKS)}
 
 
-def _controls(shown: Row, cell: Sequence[Row]) -> Row:
+def _controls(score: Row, cell: Sequence[Row]) -> Row:
     """The values of the controls of a score, and its selectivity."""
     controls = {
         row["control"]: row
         for row in cell
-        if row["control"] and row["layer"] in (shown["layer"], NO_LAYER) and pd.notna(row["value"])
+        if row["control"] and row["layer"] in (score["layer"], NO_LAYER) and pd.notna(row["value"])
     }
     values = {control: row["value"] for control, row in controls.items()}
-    if "types" in controls and not pd.isna(shown["value"]):
+    if "types" in controls and not pd.isna(score["value"]):
         types = controls["types"]["counts"]
-        about = {"seed": shown["seed"], "metric": shown["metric"]}
-        gain = paired_difference(shown["counts"], types, **about)
+        about = {"seed": score["seed"], "metric": score["metric"]}
+        gain = paired_difference(score["counts"], types, **about)
         values |= {
             "selectivity": gain.difference,
             "selectivity_low": gain.low,

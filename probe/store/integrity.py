@@ -1,9 +1,9 @@
-"""Whether a store is sound: every byte of every shard, every checksum, every entry, and what is
-missing or left over.
+"""Verify a store: every byte of every shard, every checksum and every entry, and missing or
+additional files.
 
-Verifying works on stores that cannot be opened and changes nothing. Damage is what makes a reader
-fail or what was lost. A note is worth knowing: planned shards that are not written yet, files of a
-run that was killed.
+Verifying works on stores that cannot be opened and changes nothing. Damage makes a reader fail or
+means that data is lost. A note is useful information, such as planned shards that are not written
+yet or files of a killed run.
 """
 
 import json
@@ -47,7 +47,7 @@ from probe.store.side_files import (
 )
 from probe.store.views import n_rows, row_width
 
-SLAB_BYTES = 1 << 24  # read at once
+SLAB_BYTES = 1 << 24  # bytes read at once
 SHARD_FILE = re.compile(r"(shard-\d{5,}(?:\.\d+of\d+)?)\.(?:h5|json)")
 HEAD_ADVICE = (
     "The store cannot be opened without it: put a copy of it back, or move the folder aside and "
@@ -75,13 +75,13 @@ class Finding:
 
     @property
     def rank(self) -> int:
-        """How grave it is: 2 damage, 1 a file that could not be read, 0 a note."""
+        """Severity: 2 for damage, 1 for a file that could not be read, 0 for a note."""
         return 2 if self.damage else int(self.unread)
 
 
 @dataclass(frozen=True)
 class Verification:
-    """What was found in one store.
+    """The result of verifying one store.
 
     Attributes:
         shards, n_bytes: that have an index and were read.
@@ -111,7 +111,7 @@ class Verification:
 
     @property
     def unread(self) -> list[Finding]:
-        """Findings of files that could not be read, so that nothing is known of them."""
+        """Findings of files that could not be read and whose state is unknown."""
         return [item for item in self.findings if item.unread]
 
     @property
@@ -291,7 +291,7 @@ class _Folder:
         self.findings.append(Finding(file, ADVICE.sub("", text)))
 
     def note(self, file: str, problem: str) -> None:
-        """Note what is no damage."""
+        """Add a note, which is not damage."""
         self.findings.append(Finding(file, problem, damage=False))
 
     def unread(self, file: str, error: UnreadError) -> None:
@@ -398,7 +398,7 @@ def _versions(indexes: Iterable[Mapping[str, Any]]) -> set[tuple[str, str]]:
 
 
 def _merged(findings: list[Finding]) -> list[Finding]:
-    """One finding per file; the gravest hides the others."""
+    """Return one finding per file; the most severe one hides the others."""
     merged: dict[str, Finding] = {}
     for item in findings:
         known = merged.get(item.file)

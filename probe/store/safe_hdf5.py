@@ -1,5 +1,6 @@
-"""Reading HDF5 files that may be damaged: errors of the disk are told from damage, and a dataset
-is read only if it lies in the file itself, with the type and the shape that the index names.
+"""Read HDF5 files that may be damaged. The module distinguishes errors of the disk from damage, and
+reads a dataset only if it lies in the file itself, with the type and the shape that the index
+names.
 
 Links, virtual and external datasets are refused, so a store never makes a reader open another file.
 """
@@ -103,10 +104,10 @@ def trusted_dataset(
     """A dataset whose values lie in this file, in an expected type and shape.
 
     Args:
-        name: with the groups it is in.
-        path: of the file, for messages.
-        dtypes: that are allowed: numpy's names, or `TEXT`.
-        shape: that it must have; None allows any.
+        name: name of the dataset, including its groups.
+        path: path of the file, for messages.
+        dtypes: allowed types, by numpy's names or `TEXT`.
+        shape: expected shape; None allows any.
 
     Raises:
         ProbeError: the reason, before any value is read.
@@ -166,7 +167,7 @@ def trusted_attribute(file: h5f.FileID, name: str, path: Path) -> np.ndarray:
 
 
 def copy_rows(values: h5d.DatasetID, first: int, stop: int, into: np.ndarray) -> None:
-    """Copies rows of a dataset into ``into`` (C-contiguous, of their shape), at a third of
+    """Copy rows of a dataset into ``into`` (C-contiguous, of their shape), at a third of
     ``read_direct``'s overhead.
     """
     rows = values.get_space()
@@ -193,7 +194,7 @@ def chunk_rows(values: h5d.DatasetID) -> int:
 
 
 def dataset_names(file: h5f.FileID) -> list[str]:
-    """Names of all datasets in the file, without those behind links."""
+    """Return the names of all datasets in the file, without those behind links."""
     names: list[str] = []
 
     def add(name: str, item: h5py.Dataset | h5py.Group) -> None:

@@ -9,9 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from probe.data.corpus import Corpus, load_corpus
+from probe.data.corpus import Corpus, Utterance, load_corpus
+from probe.data.excerpts import Excerpt
 from probe.data.intervals import IntervalSet, load_intervals
-from probe.data.textgrid import read_textgrid
+from probe.data.time_labels.derived import changes, speech_and_nonspeech
+from probe.data.time_labels.textgrid import read_textgrid
 from probe.errors import ProbeError
 
 LONG = """File type = "ooTextFile"
@@ -348,3 +350,161 @@ def test_two_utterances_do_not_share_a_textgrid(tmp_path: Path, corpus: Corpus) 
     (tmp_path / "grids" / "0.TextGrid").write_text(SHORT, encoding="utf-8")
     with pytest.raises(ProbeError, match=r"0.TextGrid: belongs to two utterances, 0.mp3 is one"):
         load(tmp_path / "grids", load_corpus(manifest))
+
+
+def plain(labels: IntervalSet, key: str) -> list[tuple[float, float, str]]:
+    spans = labels.spans[key]
+    times_s = zip(spans.starts_s.round(9), spans.ends_s.round(9), strict=True)
+    return [(*pair, label) for pair, label in zip(times_s, spans.labels, strict=True)]
+
+
+@pytest.mark.parametrize("name", ["words.ctm", "words.txt", "ctm"])
+def test_words_of_a_ctm_file_are_labels_whatever_it_is_called(
+    tmp_path: Path, corpus: Corpus, name: str
+) -> None:
+    (tmp_path / name).write_text("a/0 1 0.1 0.2 hi 0.9\n0 A 0.5 0.25 there\na/1.wav 1 0 1 yes\n")
+    labels = load(tmp_path / name, corpus, tier="words")
+    assert plain(labels, "a/0.wav") == [(0.1, 0.3, "hi"), (0.5, 0.75, "there")]
+    assert labels.missing == ("a/2.wav",)
+    with pytest.raises(ProbeError, match=f"{name}: types = 'word': a CTM file has no second tier"):
+        load(tmp_path / name, corpus, types="word")
+
+
+def test_a_folder_of_rttm_files_is_read_as_one(tmp_path: Path, corpus: Corpus) -> None:
+    (tmp_path / "turns" / "deep").mkdir(parents=True)
+    for i, place in enumerate(["0.rttm", "deep/1.rttm"]):
+        (tmp_path / "turns" / place).write_text(f"SPEAKER {i} 1 0.25 0.5 <NA> <NA> ann <NA> <NA>\n")
+    labels = load(tmp_path / "turns", corpus)
+    assert plain(labels, "a/0.wav") == plain(labels, "a/1.wav") == [(0.25, 0.75, "ann")]
+    (tmp_path / "turns" / "2.TextGrid").write_text(SHORT, encoding="utf-8")
+    with pytest.raises(ProbeError, match=r"holds TextGrid files and rttm files; expected one form"):
+        load(tmp_path / "turns", corpus)
+
+
+def test_overlapping_turns_are_only_read_where_labels_are_derived_from_them(
+    tmp_path: Path, corpus: Corpus
+) -> None:
+    path = tmp_path / "turns.rttm"
+    path.write_text(
+        "SPEAKER 0 1 0.2 0.4 <NA> <NA> ann <NA> <NA>\nSPEAKER 0 1 0.5 0.3 <NA> <NA> bob <NA> <NA>\n"
+    )
+    with pytest.raises(ProbeError, match=r"line 2: starts at 0.5 s, before .* \(derive\)"):
+        load(path, corpus)
+    durations_s = {"a/0.wav": 1.0}
+    speech = load_intervals(path, corpus, durations_s, derive=speech_and_nonspeech)
+    assert plain(speech, "a/0.wav") == [
+        (0, 0.2, "nonspeech"),
+        (0.2, 0.8, "speech"),
+        (0.8, 1, "nonspeech"),
+    ]
+    with pytest.raises(ProbeError, match=r"line 2: ends at 0.8 s, but its audio lasts 0.700 s"):
+        load_intervals(path, corpus, {"a/0.wav": 0.7}, derive=speech_and_nonspeech)
+
+
+@pytest.fixture
+def excerpts(tmp_path: Path) -> Corpus:
+    """Three parts of long.wav, and two of the channels of call.wav."""
+    parts = [
+        ("long.wav", "u1", Excerpt(0, 1)),
+        ("long.wav", "u2", Excerpt(1, 2.5)),
+        ("long.wav", "u3", Excerpt(2.5)),
+        ("call.wav", "left", Excerpt(channel=1)),
+        ("call.wav", "right", Excerpt(1, 2, channel=2)),
+    ]
+    utterances = tuple(
+        Utterance(key, tmp_path / name, "", "", "", "train", excerpt=excerpt)
+        for name, key, excerpt in parts
+    )
+    return Corpus("corpus", "", utterances, (), tmp_path)
+
+
+DURATIONS_S = {"u1": 1.0, "u2": 1.5, "u3": 1.0, "left": 3.0, "right": 1.0}
+
+
+def test_labels_of_a_recording_are_cut_and_shifted_to_each_excerpt(
+    tmp_path: Path, excerpts: Corpus
+) -> None:
+    rows = ("long.wav,0.2,0.8,a", "long.wav,0.8,1.25,b", "long.wav,2,2.5,c", "long.wav,2.7,3,d")
+    labels = load_intervals(csv_of(tmp_path, *rows), excerpts, DURATIONS_S)
+    assert plain(labels, "u1") == [(0.2, 0.8, "a"), (0.8, 1.0, "b")]
+    assert plain(labels, "u2") == [(0, 0.25, "b"), (1.0, 1.5, "c")]
+    assert plain(labels, "u3") == [(pytest.approx(0.2), 0.5, "d")]
+    assert labels.missing == ("left", "right")
+    late = csv_of(tmp_path, "long.wav,2.7,4,d")
+    with pytest.raises(ProbeError, match=r"line 2: ends at 4 s, but its audio lasts 3.500 s"):
+        load_intervals(late, excerpts, DURATIONS_S)
+    (tmp_path / "grids").mkdir()
+    (tmp_path / "grids" / "long.TextGrid").write_text(SHORT, encoding="utf-8")
+    grids = load_intervals(tmp_path / "grids", excerpts, DURATIONS_S)
+    assert plain(grids, "u1") == [(0, 0.25, ""), (0.25, 0.5, "ʃ"), (0.5, 1, "2")]
+    assert "u2" in grids.missing
+
+
+def test_labels_named_by_the_id_of_an_excerpt_are_from_its_start(
+    tmp_path: Path, excerpts: Corpus
+) -> None:
+    labels = load_intervals(csv_of(tmp_path, "u2,0,1.5,x"), excerpts, DURATIONS_S)
+    assert plain(labels, "u2") == [(0, 1.5, "x")]
+    with pytest.raises(ProbeError, match=r"line 2: ends at 2 s, but its audio lasts 1.500 s"):
+        load_intervals(csv_of(tmp_path, "u2,0,2,x"), excerpts, DURATIONS_S)
+
+
+def test_a_channel_has_the_labels_of_its_channel(tmp_path: Path, excerpts: Corpus) -> None:
+    path = tmp_path / "words.ctm"
+    path.write_text("call A 0 0.5 hello\ncall B 0.25 1.25 what\ncall 1 2 0.5 bye\n")
+    labels = load_intervals(path, excerpts, DURATIONS_S)
+    assert plain(labels, "left") == [(0, 0.5, "hello"), (2, 2.5, "bye")]
+    assert plain(labels, "right") == [(0, 0.5, "what")]
+
+
+def test_the_ends_of_an_excerpt_make_no_change_of_speaker(tmp_path: Path, excerpts: Corpus) -> None:
+    path = tmp_path / "turns.rttm"
+    path.write_text(
+        "SPEAKER long 1 0 0.9 <NA> <NA> ann <NA> <NA>\nSPEAKER long 1 1.1 2 <NA> <NA> bob <NA>\n"
+    )
+    labels = load_intervals(
+        path, excerpts, DURATIONS_S, derive=lambda turns: changes(turns, collar_s=0.2)
+    )
+    assert plain(labels, "u1") == [(0, 0.9, "same"), (0.9, 1, "change")]
+    assert plain(labels, "u2") == [(0, 0.3, "change"), (0.3, 1.5, "same")]
+    assert plain(labels, "u3") == [(0, 1, "same")]
+
+
+def test_a_name_that_two_recordings_have_is_refused(tmp_path: Path, corpus: Corpus) -> None:
+    (tmp_path / "0.mp3").touch()
+    manifest = tmp_path / "corpus.csv"
+    manifest.write_text(manifest.read_text() + "\n0.mp3,,s,,train,1\n")
+    path = tmp_path / "words.ctm"
+    path.write_text("0 1 0 0.5 hello\n")
+    two = load_corpus(manifest)
+    assert "0.mp3" in load(path, two).spans  # it lies where the name says, seen from the file
+    (tmp_path / "labels").mkdir()
+    path = path.rename(tmp_path / "labels" / "words.ctm")
+    (tmp_path / "0.mp3").rename(tmp_path / "a" / "0.mp3")
+    manifest.write_text(manifest.read_text().replace("\n0.mp3", "\na/0.mp3"))
+    with pytest.raises(ProbeError, match=r"labels of '0': 2 recordings have this name .*a/0.mp3"):
+        load(path, load_corpus(manifest))
+
+
+def test_several_tiers_of_a_csv_file_are_columns_or_rows(tmp_path: Path, corpus: Corpus) -> None:
+    rows = ["a/0.wav,0,0.1,h,hi", "a/0.wav,0.1,0.2,i,hi", "a/0.wav,0.3,0.4,h,hi"]
+    rows += ["a/0.wav,0.4,0.5,o,ho", "a/1.wav,0.5,0.6,o,ho"]
+    path = csv_of(tmp_path, *rows, header="path,start,end,label,word")
+    assert plain(load(path, corpus, tier="word"), "a/0.wav") == [
+        (0, 0.2, "hi"),
+        (0.3, 0.4, "hi"),
+        (0.4, 0.5, "ho"),
+    ]
+    assert len(load(path, corpus).spans["a/0.wav"].labels) == 4
+    with pytest.raises(
+        ProbeError, match=r"column words missing; found path.*The task asks for tier = 'words'"
+    ):
+        load(path, corpus, tier="words")
+    rows = ["a/0.wav,0,0.2,hi,words", "a/0.wav,0,0.1,h,phones", "a/0.wav,0.1,0.2,i,phones"]
+    path = csv_of(tmp_path, *rows, header="path,start,end,label,tier")
+    assert load(path, corpus).spans["a/0.wav"].labels == ("h", "i")
+    assert load(path, corpus, tier="words").spans["a/0.wav"].labels == ("hi",)
+    with pytest.raises(
+        ProbeError, match=r"no rows of tier 'syllables'; the column tier has 'words', 'phones'"
+    ):
+        load(path, corpus, tier="syllables")

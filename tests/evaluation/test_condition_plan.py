@@ -3,6 +3,7 @@ records say of it.
 """
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -132,9 +133,10 @@ def test_controls_of_clean_training_stand_beside_clean_tests_and_others_beside_t
     corpus: Path, features: Path
 ) -> None:
     for disturb in ("train", "both", "mixed"):
-        rows = read_records(*asked(corpus, features, "word-id", NOISE, disturb=disturb).paths)
+        done = asked(corpus, features, "word-id", NOISE, disturb=disturb, budgets=True)
+        rows = read_records(*done.paths)
         assert {"", "majority", "shuffled"} == set(rows["control"]) and set(rows["budget"]) > {""}
-    rows = read_records(*asked(corpus, features, "word-id", "clean", NOISE).paths)
+    rows = read_records(*asked(corpus, features, "word-id", "clean", NOISE, budgets=True).paths)
     assert {"", "majority", "shuffled"} == set(rows[rows["condition"] == "clean"]["control"])
     assert {"", "majority"} == set(rows[rows["condition"] == NOISE]["control"])
     assert (
@@ -272,11 +274,9 @@ def test_groups_of_blocks_are_columns_in_which_every_speaker_has_one_value(
 
 
 def test_a_finished_file_is_not_written_again_and_a_missing_condition_is_added(
-    corpus: Path, features: Path, monkeypatch: pytest.MonkeyPatch
+    corpus: Path, features: Path, at_commit: Callable[[str], None]
 ) -> None:
-    monkeypatch.setattr(
-        "probe.evaluation.provenance.code_version", lambda: {"version": "1", "commit": "abc"}
-    )
+    at_commit("abc")
 
     def again(*conditions: str) -> tuple[list[Path], list[int]]:
         to = corpus.parent / "results"

@@ -503,9 +503,9 @@ def test_a_long_utterance_in_several_parts_has_its_text_in_the_last(
     folders: dict[str, Path],
     tones: Callable[..., Path],
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    shards_of: Callable[..., None],
 ) -> None:
-    monkeypatch.setattr("probe.extraction.plan.SHARD_BYTES", 500)
+    shards_of(500)
     extract(
         str(folders["hubert"]),
         tones(words=1, speakers=1, repetitions=3),
@@ -526,6 +526,7 @@ def test_the_text_is_there_where_the_last_frames_give_no_row(
     tones: Callable[..., Path],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
+    shards_of: Callable[..., None],
 ) -> None:
     manifest = tones(words=1, speakers=1, repetitions=3)
     running = Running(device="cpu", chunk_s=0.04, check=False)
@@ -538,7 +539,7 @@ def test_the_text_is_there_where_the_last_frames_give_no_row(
         storing=Storing(ctc=True),
         running=running,
     )
-    monkeypatch.setattr("probe.extraction.plan.SHARD_BYTES", 100)
+    shards_of(100)
     strided = extract(
         str(folders["hubert"]),
         manifest,
@@ -595,10 +596,10 @@ def test_an_interrupted_run_that_is_repeated_has_the_same_bytes(
     folders: dict[str, Path],
     tones: Callable[..., Path],
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    shards_of: Callable[..., None],
     dies_at: int,
 ) -> None:
-    monkeypatch.setattr("probe.extraction.plan.SHARD_BYTES", 12_000)
+    shards_of(12_000)
     manifest = tones(words=2, speakers=2, repetitions=3)
     encoder = open_model(str(folders["data2vec-audio"]), "cpu")
     extract(

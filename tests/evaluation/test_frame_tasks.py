@@ -5,6 +5,7 @@ must be, memory changes nothing.
 import hashlib
 import json
 import logging
+import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -26,6 +27,7 @@ from probe.data.corpus import load_corpus
 from probe.errors import ProbeError, UsageError
 from probe.evaluation.condition_plan import under
 from probe.evaluation.dataset import Features, Problem
+from probe.evaluation.frame_times import first_centre_s
 from probe.evaluation.kinds import frames as kind
 from probe.evaluation.kinds import row_reader
 from probe.evaluation.kinds.row_reader import Chosen, StoredRows, in_store_order
@@ -510,7 +512,7 @@ def test_a_frame_s_time_follows_from_the_lengths_in_the_store(
         stores = {"clean": SimpleNamespace(stretch=1), "slow": SimpleNamespace(stretch=2)}  # noqa: RUF012
 
     Fake.stored["slow", "0"] = Item(99, 16_000)  # says nothing: its frames are of a longer sound
-    assert kind.first_centre_s(Fake()) * RATE_HZ == expected  # type: ignore[arg-type]
+    assert first_centre_s(Fake()) * RATE_HZ == expected  # type: ignore[arg-type]
 
 
 def test_a_frame_has_the_label_at_its_time(tmp_path: Path) -> None:
@@ -752,8 +754,8 @@ def test_the_labels_come_from_the_task_or_the_command_line(tmp_path: Path) -> No
     assert [r.counts for r in named.records] == [r.counts for r in given.records]
     with pytest.raises(
         UsageError,
-        match=r"own: needs --labels, a CSV file with the columns path,start,end,label, or a folder "
-        r"of",
+        match=r"own: needs --labels, a CSV file with the columns path,start,end,label, a CTM or "
+        r"RTTM file, or a folder of",
     ):
         world.run("none", {"labels": None})
     with pytest.raises(UsageError, match=r"phone-frames: needs --labels"):
@@ -820,7 +822,7 @@ def test_a_part_of_an_utterance_in_several_shards_is_cut_from_the_right_ones() -
     rows = [(shard, row) for shard, first, stop in whole.pieces for row in range(first, stop)]
     for first in range(12):
         for stop in range(first + 1, 13):
-            part = row_reader._part_of(whole, first, stop)
+            part = row_reader.part_of(whole, first, stop)
             assert all(start < end for _, start, end in part.pieces)
             assert [
                 (shard, row) for shard, start, end in part.pieces for row in range(start, end)
@@ -847,7 +849,7 @@ def test_bench_extracts_frames_and_asks_which_sound_they_are(
         "frames",
         load_corpus(manifest),
     )
-    assert kind.first_centre_s(features) == 0.0125
+    assert first_centre_s(features) == 0.0125
 
 
 def test_frames_are_projected_where_they_are_read(tmp_path: Path) -> None:
@@ -923,3 +925,52 @@ def test_layers_of_another_width_are_left_out_of_the_sum_and_the_note_names_them
     assert set(test["weighted"].layer_weights) == {"0", "1"}
     assert test["weighted"].note == "a sum of the 2 layers 6 wide; left out: conv (8 wide)"
     assert test["conv"].note == ""
+
+
+def test_speech_is_found_from_speaker_turns_that_overlap(tmp_path: Path) -> None:
+    generator = np.random.default_rng(3)
+    utterances = [
+        (split, speech(generator, labels=["nonspeech", "speech"]))
+        for split in ["train"] * 6 + ["dev", "test"] * 3
+    ]
+    world = World(tmp_path, utterances)
+    world.extract({"0": around(centres(3, n=2), ["nonspeech", "speech"])})
+    turns = []
+    for line in world.labels.read_text().splitlines()[1:]:
+        path, start, end, label, _ = line.split(",")
+        middle = (float(start) + float(end)) / 2
+        if label == "speech":
+            for name, first, last in (
+                ("a", float(start), middle + 0.01),
+                ("b", middle, float(end)),
+            ):
+                turns.append(
+                    f"SPEAKER {Path(path).stem} 1 {first} {last - first} <NA> <NA> {name} <NA> <NA>"
+                )
+    (tmp_path / "turns.rttm").write_text("\n".join(turns))
+    done = world.run(keywords={"labels": tmp_path / "turns.rttm"}, derive="speech")
+    test = by_layer(done, "test")["0"]
+    assert test.value > 0.9
+    frames = sum(n for split, segments in utterances for _, n in segments if split == "test")
+    assert abs(test.n - frames) <= 6, "every frame has a label, to the end of the audio"
+    assert by_layer(done, "test", "majority")[NO_LAYER].value < 0.7
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"collar_ms": 100}, "collar_ms: found 100; expected no collar without derive = 'change'"),
+        (
+            {"derive": "speech", "controls": ["types"]},
+            "derive: found 'speech'; expected no derived labels with types",
+        ),
+        ({"derive": "change", "types": "word"}, "expected no derived labels with types"),
+        ({"derive": "vad"}, "derive: found 'vad'; expected '', 'speech' or 'change'"),
+    ],
+)
+def test_settings_of_derived_labels_that_do_not_agree_are_refused(
+    tmp_path: Path, settings: dict[str, Any], message: str
+) -> None:
+    world = World(tmp_path, splits(1, 1, 1))
+    with pytest.raises(ProbeError, match=re.escape(message)):
+        open_task(world.task(**settings))

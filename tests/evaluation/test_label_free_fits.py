@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
-from runs import run
+from runs import quick, run
 from test_run import PlantedEncoder, trial_list
 
 from probe.data.corpus import load_corpus
@@ -75,7 +75,8 @@ def test_a_records_statistics_are_those_of_its_layers_training_rows(
     tones: Callable[..., Path], tmp_path: Path
 ) -> None:
     manifest = tones()
-    records = run("word-id", "planted", manifest, extracted(manifest), tmp_path / "results").records
+    task = quick("word-id")
+    records = run(task, "planted", manifest, extracted(manifest), tmp_path / "results").records
     store = select_store(tmp_path / "features", "planted", "meanstd")
     keys = [item.key for item in split_of(manifest, "train")]
     for layer, statistics in by_layer(records).items():
@@ -100,7 +101,7 @@ def test_every_kind_gives_every_layer_its_statistics_and_depth(
         (f"near-0-{a}-3.wav", f"near-1-{b}-3.wav", int(a == b)) for a in range(4) for b in range(4)
     ]
     trials = trial_list(manifest.parent / "trials.csv", rows)
-    for task in (tmp_path / "short.toml", "speaker-verify", "domain-shift"):
+    for task in (tmp_path / "short.toml", "speaker-verify", quick("domain-shift")):
         listed = trials if task == "speaker-verify" else None
         records = run(task, "wide", manifest, features, tmp_path / "results", trials=listed).records
         records = [record for record in records if record.layer not in ("none", "weighted")]
@@ -200,7 +201,7 @@ def test_models_of_different_widths_are_read_at_one_width(
         narrow.statistics("1")["projected_variance"], rel=1e-3
     )
     for how in ("pca", "random"):
-        task = open_task("word-id", {"project": 12, "projection": how})
+        task = quick("word-id", project=12, projection=how)
         records = run(task, "wide", manifest, tmp_path / "features", tmp_path / "results").records
         assert {r.value for r in records if (r.layer, r.split, r.control) == ("1", "test", "")} == {
             1.0

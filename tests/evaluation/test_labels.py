@@ -321,11 +321,9 @@ def test_what_is_finished_is_not_trained_again(
     tones: Callable[..., Path],
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
-    monkeypatch: pytest.MonkeyPatch,
+    at_commit: Callable[[str], None],
 ) -> None:
-    monkeypatch.setattr(
-        "probe.evaluation.provenance.code_version", lambda: {"version": "1", "commit": "c"}
-    )
+    at_commit("c")
     manifest = tones()
     extract(
         PlantedEncoder(),
@@ -360,18 +358,12 @@ def test_what_is_finished_is_not_trained_again(
     assert (tmp_path / "results").glob("*.jsonl").__next__().stat().st_mtime_ns == before
     assert trains(seed=1)
     assert not trains(seed=1)
-    monkeypatch.setattr(
-        "probe.evaluation.provenance.code_version", lambda: {"version": "1", "commit": "d"}
-    )
+    at_commit("d")
     assert trains(seed=1)
-    monkeypatch.setattr(
-        "probe.evaluation.provenance.code_version", lambda: {"version": "1", "commit": "d+"}
-    )
+    at_commit("d+")
     assert trains(seed=1)
     assert trains(seed=1)  # code with changes has no version
-    monkeypatch.setattr(
-        "probe.evaluation.provenance.code_version", lambda: {"version": "1", "commit": "d"}
-    )
+    at_commit("d")
     assert trains(seed=1)
     (manifest.parent / "near-0-0-0.wav").write_bytes(
         (manifest.parent / "near-0-0-1.wav").read_bytes()

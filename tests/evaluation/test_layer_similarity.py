@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from planted import extracted as write_store
+from tones import write_tones
 
 import probe
 from probe.data.corpus import load_corpus
@@ -19,7 +21,7 @@ from probe.errors import ProbeError, UsageError
 from probe.evaluation.aligned_rows import MOST_GROUPS, pair_up
 from probe.evaluation.dataset import Features, block_of
 from probe.evaluation.layer_similarity import Comparing, similarity
-from probe.measures.representations import linear_cka
+from probe.measures.representations import Sample, compare
 from probe.reporting.tables.similarity_tables import (
     read_similarity,
     similarity_markdown,
@@ -51,11 +53,13 @@ def manifest(tones: Callable[..., Path]) -> Path:
     return tones()
 
 
-@pytest.fixture
-def planted(manifest: Path, tmp_path: Path) -> tuple[Path, Path, Layers]:
-    """Manifest, features and clean layers; under ``noise`` layer 0 moves, 1 does not, 2 is rotated
-    and 3 is another.
+@pytest.fixture(scope="module")
+def original(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Layers]:
+    """A folder with a manifest and features, and the clean layers; under ``noise`` layer 0 moves,
+    1 does not, 2 is rotated and 3 is another.
     """
+    folder = tmp_path_factory.mktemp("original")
+    manifest = write_tones(folder)
     clean = {str(layer): drawn(layer) for layer in range(4)}
     noise = np.random.default_rng(9).standard_normal((N_UTTERANCES, N_FRAMES, DIM))
     turn = np.linalg.qr(np.random.default_rng(8).standard_normal((DIM, DIM)))[0]
@@ -65,9 +69,16 @@ def planted(manifest: Path, tmp_path: Path) -> tuple[Path, Path, Layers]:
         "2": [3 * one @ turn for one in clean["2"]],
         "3": drawn(33),
     }
-    extracted(tmp_path / "features", clean, manifest)
-    extracted(tmp_path / "features", noisy, manifest, condition="noise")
-    return manifest, tmp_path / "features", clean
+    extracted(folder / "features", clean, manifest)
+    extracted(folder / "features", noisy, manifest, condition="noise")
+    return folder, clean
+
+
+@pytest.fixture
+def planted(original: tuple[Path, Layers], tmp_path: Path) -> tuple[Path, Path, Layers]:
+    """Manifest, features and clean layers: a copy, to which a test may add."""
+    shutil.copytree(original[0], tmp_path, dirs_exist_ok=True)
+    return tmp_path / "tones.csv", tmp_path / "features", original[1]
 
 
 def compared(planted: tuple[Path, Path, Layers], **how: Any) -> dict:
@@ -375,7 +386,8 @@ def test_the_sample_of_a_layer_is_the_rows_it_names(planted: tuple[Path, Path, L
         for features_of in (side, other)
     ]
     found = compared(planted, conditions=["noise"], n_sample=200, seed=3)
-    assert found["cells"][0]["cka"]["value"] == pytest.approx(linear_cka(*rows), rel=1e-4)
+    cka = compare(*map(Sample, rows)).cka.value
+    assert found["cells"][0]["cka"]["value"] == pytest.approx(cka, rel=1e-4)
 
 
 def test_one_speaker_has_values_without_intervals(manifest: Path, tmp_path: Path) -> None:

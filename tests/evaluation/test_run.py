@@ -5,11 +5,14 @@ import itertools
 import json
 import logging
 import re
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from io import StringIO
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,12 +20,14 @@ import pytest
 from click.testing import CliRunner
 from runs import quick, run
 from scored import layer_rows, summary_rows
+from tones import write_tones
 
 from probe.cli import cli
 from probe.data.corpus import load_corpus
 from probe.errors import ProbeError, UsageError
 from probe.evaluation.kinds.classify import Settings
 from probe.evaluation.progress import Progress, progress_of
+from probe.evaluation.run import Run
 from probe.evaluation.tasks import log_columns, open_task, ready_tasks, same_question
 from probe.evaluation.trial_lists import Scope
 from probe.evaluation.unfinished import Unfinished
@@ -63,22 +68,33 @@ class PlantedEncoder:
         return [values[name][None] for name in layers], torch.full((len(layers), 1), len(bands))
 
 
-@pytest.fixture
-def planted(tones: Callable[..., Path], tmp_path: Path) -> Callable[..., Path]:
+def write_planted(
+    folder: Path, view: str = "meanstd", layers: str | None = None, **shape: Any
+) -> Path:
     """Extracts planted features of a corpus of tones; returns its manifest."""
+    manifest = write_tones(folder, **shape)
+    extract(
+        PlantedEncoder(),
+        manifest,
+        folder / "features",
+        storing=Storing(view=view, layers=layers),
+        running=Running(check=False),
+    )
+    return manifest
 
-    def make(view: str = "meanstd", layers: str | None = None, **shape: object) -> Path:
-        manifest = tones(**shape)
-        extract(
-            PlantedEncoder(),
-            manifest,
-            tmp_path / "features",
-            storing=Storing(view=view, layers=layers),
-            running=Running(check=False),
-        )
-        return manifest
 
-    return make
+@pytest.fixture
+def planted(tmp_path: Path) -> Callable[..., Path]:
+    """Writes planted features into the test's folder."""
+    return partial(write_planted, tmp_path)
+
+
+@pytest.fixture(scope="module")
+def answered(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Run]:
+    """A manifest and the whole task ``word-id`` on its planted features; not to be changed."""
+    folder = tmp_path_factory.mktemp("answered")
+    manifest = write_planted(folder)
+    return manifest, run("word-id", "planted", manifest, folder / "features", folder / "results")
 
 
 def scores(path: Path, control: str = "", budget: str = "") -> dict[tuple[str, str], float]:
@@ -91,7 +107,8 @@ def test_the_planted_layer_is_found_and_noise_is_at_chance(
     planted: Callable[..., Path], tmp_path: Path
 ) -> None:
     manifest = planted(words=4, repetitions=8)
-    done = run("speaker-id", "planted", manifest, tmp_path / "features", tmp_path / "results")
+    task = quick("speaker-id")
+    done = run(task, "planted", manifest, tmp_path / "features", tmp_path / "results")
     value = scores(done.path)
     assert value["1", "test"] == 1.0
     assert value["0", "test"] < 0.6
@@ -101,9 +118,9 @@ def test_the_planted_layer_is_found_and_noise_is_at_chance(
 
 
 def test_records_hold_counts_search_and_hashes_that_reproduce_the_value(
-    planted: Callable[..., Path], tmp_path: Path
+    answered: tuple[Path, Run],
 ) -> None:
-    done = run("word-id", "planted", planted(), tmp_path / "features", tmp_path / "results")
+    _, done = answered
     assert {record.control for record in done.records} == {"", "majority", "shuffled"}
     for record in done.records:
         assert record.value == value_of(record.counts)
@@ -153,10 +170,8 @@ def test_a_pick_at_the_edge_of_its_grid_is_named(
                 assert text in said
 
 
-def test_every_setting_that_was_tried_can_be_printed(
-    planted: Callable[..., Path], tmp_path: Path
-) -> None:
-    done = run("word-id", "planted", planted(), tmp_path / "features", tmp_path / "results")
+def test_every_setting_that_was_tried_can_be_printed(answered: tuple[Path, Run]) -> None:
+    _, done = answered
     lines = search_table(frame_of(done.records)).splitlines()
     assert lines[0] == "planted, word-id, linear: every setting that was tried"
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[4:]]
@@ -183,11 +198,10 @@ def test_a_run_repeats_exactly(planted: Callable[..., Path], tmp_path: Path) -> 
 
 
 def test_test_rows_have_no_influence_on_what_is_chosen(
-    planted: Callable[..., Path], tmp_path: Path
+    answered: tuple[Path, Run], tmp_path: Path
 ) -> None:
-    manifest = planted()
-    before = run("word-id", "planted", manifest, tmp_path / "features", tmp_path / "a")
-    lines = manifest.read_text().splitlines()
+    original, before = answered
+    lines = original.read_text().splitlines()
     words = iter(
         np.random.default_rng(1).permutation(
             [line.split(",")[1] for line in lines if ",test," in line]
@@ -199,8 +213,10 @@ def test_test_rows_have_no_influence_on_what_is_chosen(
         else line
         for line in lines
     ]
+    shutil.copytree(original.parent, tmp_path, dirs_exist_ok=True)
+    manifest = tmp_path / original.name
     manifest.write_text("\n".join(changed) + "\n")
-    after = run("word-id", "planted", manifest, tmp_path / "features", tmp_path / "b")
+    after = run("word-id", "planted", manifest, tmp_path / "features", tmp_path / "after")
     choices = [[(r.layer, r.chosen, r.search) for r in done.records] for done in (before, after)]
     assert choices[0] == choices[1]
     assert scores(before.path) != scores(after.path)
@@ -268,7 +284,7 @@ def test_numbers_as_labels_are_named_as_such(
 ) -> None:
     manifest = planted()
     original = manifest.read_text()
-    task = open_task("speaker-id", {"label": "room"})
+    task = quick("speaker-id", label="room")
     numbers = itertools.count()
     edited(manifest, lambda row: [*row[:6], f"{next(numbers) / 7:.3f}"])
     with pytest.raises(
@@ -362,7 +378,7 @@ def test_a_failed_extraction_is_named_before_anything_else(
 
 
 def test_any_column_can_be_the_label(planted: Callable[..., Path], tmp_path: Path) -> None:
-    task = open_task("speaker-id", {"label": "room"})
+    task = quick("speaker-id", label="room")
     done = run(task, "planted", planted(), tmp_path / "features", tmp_path / "results")
     assert done.path.name.startswith("planted__speaker-id--label=room__")
     assert scores(done.path)["1", "test"] == 1.0
@@ -409,8 +425,8 @@ def test_transcribe_reads_planted_frames_and_writes_both_rates(
     manifest = planted("frames", layers="1", words=3, repetitions=8)
     task = tmp_path / "own.toml"
     task.write_text(
-        'kind = "transcribe"\nhead = "bilstm"\nhidden = 32\nepochs = 60\nlearning_rates = '
-        "[1e-2]\nbatch_size = 8\n"
+        'kind = "transcribe"\nhead = "bilstm"\nhidden = 24\nepochs = 35\nlearning_rates = '
+        "[2e-2]\nbatch_size = 8\n"
     )
     done = run(task, "planted", manifest, tmp_path / "features", tmp_path / "results")
     table = read_records(done.path)
@@ -465,7 +481,7 @@ def test_characters_that_training_lacks_are_counted_and_named(
         lambda row: [row[0], "qü", *row[2:]] if row[0] == "near-0-0-5.wav" else row,
     )
     task = tmp_path / "short.toml"
-    task.write_text('kind = "transcribe"\nepochs = 1\nlearning_rates = 0.01\n')
+    task.write_text('kind = "transcribe"\nepochs = 1\nlearning_rates = 0.01\nweighted = false\n')
     done = run(task, "planted", manifest, tmp_path / "features", tmp_path / "results")
     assert {record.note for record in done.records if record.split == "test"} == {
         "2 characters not in training: 'q', 'ü'"
@@ -801,11 +817,13 @@ def beside(manifest: Path) -> dict[str, Path]:
 
 @pytest.mark.parametrize("kind", sorted(QUICK))
 def test_an_interrupted_run_goes_on_from_its_finished_parts(
-    planted: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+    planted: Callable[..., Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    at_commit: Callable[[str], None],
+    kind: str,
 ) -> None:
-    monkeypatch.setattr(
-        "probe.evaluation.provenance.code_version", lambda: {"version": "1", "commit": "c"}
-    )
+    at_commit("c")
     manifest = planted("frames", words=2, speakers=4, repetitions=4)
     lists = {name: path for name, path in beside(manifest).items() if kind == "verify"}
     task = tmp_path / "quick.toml"
@@ -848,7 +866,10 @@ def test_an_interrupted_run_goes_on_from_its_finished_parts(
 
 
 def test_the_finished_parts_of_another_question_are_not_taken(
-    planted: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    planted: Callable[..., Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    at_commit: Callable[[str], None],
 ) -> None:
     manifest = planted("mean", words=2, repetitions=3)
     task = tmp_path / "quick.toml"
@@ -865,9 +886,7 @@ def test_the_finished_parts_of_another_question_are_not_taken(
                 raise KeyboardInterrupt
 
         monkeypatch.setattr(Unfinished, "keep", stop)
-        monkeypatch.setattr(
-            "probe.evaluation.provenance.code_version", lambda: {"version": "1", "commit": commit}
-        )
+        at_commit(commit)
         run(task, "planted", manifest, tmp_path / "features", tmp_path / "results", **changed)  # type: ignore[arg-type]
         return len(kept)
 

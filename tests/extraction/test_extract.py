@@ -49,9 +49,9 @@ def audio(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
+def small_shards(shards_of: Callable[..., None]) -> None:
     """One to three utterances to a shard."""
-    monkeypatch.setattr("probe.extraction.plan.SHARD_BYTES", SMALL_SHARD)
+    shards_of(SMALL_SHARD)
 
 
 def keys_in_shards(store: Path) -> list[list[str]]:
@@ -372,9 +372,9 @@ def test_shards_keep_their_size_and_the_manifest_s_order(
 
 
 def test_pooled_views_are_cut_by_audio_time(
-    audio: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    audio: Path, tmp_path: Path, shards_of: Callable[..., None]
 ) -> None:
-    monkeypatch.setattr("probe.extraction.plan.SHARD_AUDIO_S", 0.2)
+    shards_of(audio_s=0.2)
     done = extract(
         Windows(),
         write_manifest(audio, LENGTHS),
@@ -386,13 +386,13 @@ def test_pooled_views_are_cut_by_audio_time(
 
 
 def test_what_a_model_pads_is_counted_in_new_plans_and_stored_plans_stay(
-    audio: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    audio: Path, tmp_path: Path, shards_of: Callable[..., None]
 ) -> None:
     class Padding(Windows):
         def padded_samples(self, n_samples: int) -> int:
             return RATE_HZ
 
-    monkeypatch.setattr("probe.extraction.plan.SHARD_AUDIO_S", 2.0)
+    shards_of(audio_s=2.0)
     with pytest.raises(Interrupted):
         extract(
             Windows(dies_at=2),
@@ -414,12 +414,12 @@ def test_what_a_model_pads_is_counted_in_new_plans_and_stored_plans_stay(
 
 
 def test_a_long_utterance_in_several_shards_reads_like_one(
-    audio: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    audio: Path, tmp_path: Path, shards_of: Callable[..., None]
 ) -> None:
     write_audio(audio / "long.wav", 30_000)
     manifest = write_manifest(audio, ["a.wav", "long.wav", "b.wav"])
     extract(Windows(), manifest, tmp_path / "whole")
-    monkeypatch.setattr("probe.extraction.plan.SHARD_BYTES", 48 * 50)
+    shards_of(48 * 50)
     done = extract(Windows(), manifest, tmp_path / "cut")
     names = sorted(path.name for path in done.store.glob("*.h5"))
     assert [name for name in names if "of4" in name] == [
@@ -451,12 +451,12 @@ def test_durations_in_samples_make_no_plan_of_thousands_of_shards(
 
 
 def test_a_header_that_promises_far_too_much_does_not_stop_the_run(
-    audio: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    audio: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shards_of: Callable[..., None]
 ) -> None:
     monkeypatch.setattr(
         "probe.data.guarded_decoding.Decoder.header_duration_s", lambda self, path: 3600.0
     )
-    monkeypatch.setattr("probe.extraction.plan.SHARD_BYTES", 1_000_000)
+    shards_of(1_000_000)
     done = extract(Windows(), write_manifest(audio, ["a.wav", "b.wav"]), tmp_path / "features")
     assert done.failures == []
     assert len(list(done.store.glob("*.h5"))) > 2 * 10  # more parts than frames

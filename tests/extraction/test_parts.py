@@ -7,7 +7,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -317,8 +317,8 @@ def audio(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("probe.extraction.plan.SHARD_BYTES", 48 * 30)
+def small_shards(shards_of: Callable[..., None]) -> None:
+    shards_of(48 * 30)
 
 
 @pytest.mark.parametrize(

@@ -33,8 +33,8 @@ WAVES = (0.1, 0.003)
 @pytest.fixture(scope="module")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of torch hub's with the files of small bundles in it, as torchaudio has them."""
-    folder = tmp_path_factory.mktemp("hub")
-    (folder / "checkpoints").mkdir()
+    folder = tmp_path_factory.mktemp("torch") / "hub"
+    (folder / "checkpoints").mkdir(parents=True)
     torch.manual_seed(4)
     for name in AFTER:
         bundle = small_bundle(name)
@@ -56,7 +56,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(autouse=True)
 def _small_bundles(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """These instead of the real ones, and no network."""
-    monkeypatch.setattr(torch.hub, "_hub_dir", str(cache))
+    monkeypatch.setenv("TORCH_HOME", str(cache.parent))
     monkeypatch.setattr(module, "bundles", lambda: {name: small_bundle(name) for name in AFTER})
     monkeypatch.setattr(hub, "answers", lambda *_: pytest.fail("the network was asked"))
     monkeypatch.setattr(
@@ -210,13 +210,13 @@ def test_an_unknown_name_is_refused_with_a_guess() -> None:
 def test_weights_that_are_nowhere_are_refused_with_their_address(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, offline: bool, why: str
 ) -> None:
-    monkeypatch.setattr(torch.hub, "_hub_dir", str(tmp_path))
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setattr(hub, "is_offline", lambda: offline)
     monkeypatch.setattr(hub, "answers", lambda *_: False)
     with pytest.raises(
         ProbeError,
         match=(
-            rf"not at {tmp_path}/checkpoints/WAVLM_BASE\.pth, and {why}:"
+            rf"not at {tmp_path}/hub/checkpoints/WAVLM_BASE\.pth, and {why}:"
             r" https://download\.pytorch\.org"
         ),
     ):
@@ -226,9 +226,9 @@ def test_weights_that_are_nowhere_are_refused_with_their_address(
 def test_a_hostile_or_damaged_file_in_the_cache_is_not_run(
     cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(torch.hub, "_hub_dir", str(tmp_path))
-    file, made = tmp_path / "checkpoints" / "WAVLM_BASE.pth", tmp_path / "made"
-    file.parent.mkdir()
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    file, made = tmp_path / "hub" / "checkpoints" / "WAVLM_BASE.pth", tmp_path / "made"
+    file.parent.mkdir(parents=True)
 
     class Mark:
         def __reduce__(self) -> tuple[Any, tuple[Any, ...]]:
@@ -252,13 +252,14 @@ def test_a_hostile_or_damaged_file_in_the_cache_is_not_run(
 def test_a_file_with_other_weights_is_refused(
     tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(torch.hub, "_hub_dir", str(tmp_path))
-    (tmp_path / "checkpoints").mkdir()
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    folder = tmp_path / "hub" / "checkpoints"
+    folder.mkdir(parents=True)
     state = torch.load(cache / "checkpoints" / "WAVLM_BASE.pth", weights_only=True)
     state["encoder.transformer.layers.9.odd"] = state.pop(
         "encoder.transformer.layers.1.layer_norm.bias"
     )
-    torch.save(state, tmp_path / "checkpoints" / "WAVLM_BASE.pth")
+    torch.save(state, folder / "WAVLM_BASE.pth")
     with pytest.raises(
         ProbeError,
         match=(

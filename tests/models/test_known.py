@@ -142,9 +142,9 @@ def test_what_works_offline_is_what_can_be_opened() -> None:
 
 
 def test_a_known_model_comes_from_the_hub_its_cache_or_at_random(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, hub_settings: Callable[..., None]
 ) -> None:
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    hub_settings(tmp_path)
     (tmp_path / "models--facebook--wav2vec2-base").mkdir()
     known = known_models()
     assert sources_of(known["facebook/wav2vec2-base"]) == ["hub (cached)", "torchaudio", "random"]
@@ -318,13 +318,13 @@ def closed() -> str:
 
 
 @pytest.fixture
-def at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Path]:
+def at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hub_settings: Callable[..., None]
+) -> Callable[[str], Path]:
     """Sets the hub's address, waits half a second for it, and returns an empty cache."""
 
     def set_up(address: str) -> Path:
-        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
-        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
-        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", address)
+        hub_settings(tmp_path / "hub", offline=False, endpoint=address)
         monkeypatch.setattr(hub, "TIMEOUT_S", 0.5)
         return tmp_path / "hub"
 

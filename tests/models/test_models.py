@@ -44,10 +44,9 @@ def copy(folders: dict[str, Path], tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def offline(tmp_path: Path, hub_settings: Callable[..., None]) -> Path:
     """An empty hub cache, and no network."""
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    hub_settings(tmp_path / "hub", offline=True)
     return tmp_path / "hub"
 
 

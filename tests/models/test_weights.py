@@ -322,10 +322,9 @@ def test_a_flipped_bit_in_a_cached_pytorch_file_is_refused(
 
 @pytest.mark.usefixtures("never_loaded")
 def test_a_hub_checkpoint_with_a_flipped_bit_is_never_loaded(
-    checkpoint: Path, cached: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    checkpoint: Path, cached: Callable[..., Path], tmp_path: Path, hub_settings: Callable[..., None]
 ) -> None:
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    hub_settings(tmp_path, offline=True)
     whole = (checkpoint / SINGLE).read_bytes()
     snapshot = cached({name: (checkpoint / name).read_bytes() for name in ("config.json", SINGLE)})
     (snapshot / SINGLE).resolve().write_bytes(damaged(whole, 8 * len(whole) - 5, None))

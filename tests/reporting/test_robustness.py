@@ -178,6 +178,12 @@ def planted() -> list[Record]:
     ]
 
 
+@functools.cache
+def planted_losses() -> Losses:
+    """The losses of `planted`, computed once for the tests that read them."""
+    return losses(frame(*planted()))
+
+
 def two_models() -> list[Record]:
     """Two models, each with a layer at chance and an invariant one."""
     return [
@@ -573,13 +579,13 @@ def of(rows: pd.DataFrame, **wanted: Any) -> pd.DataFrame:
 
 
 def test_the_report_says_which_layer_is_invariant_and_which_is_not() -> None:
-    rows = condition_rows(frame(*planted()))
+    rows = planted_losses().conditions
     mean = of(rows, condition=MEAN, model="org/a", metric="accuracy").set_index("layer")
     assert mean["robust"].to_dict() == {"0": "", "1": "most", "2": "", "3": ""}
     assert mean["chance"].to_dict() == {"0": "at chance", "1": "", "2": "", "3": ""}
     assert mean.loc["1", "loss"] == 0 and mean.loc["2", "loss_low"] > 0.1
     assert pd.isna(mean.loc["0", "margin_lost"])
-    text = robustness_text(frame(*planted()), "md")
+    text = robustness(planted_losses(), "md", layers=False)
     said = r"layer 1 loses 0\.0 \[-\d\.\d, \d\.\d\] % of its margin; dev chose 2; at chance"
     assert re.search(rf"\* org/a, digits, spoken-digits, accuracy, linear ↑: {said}", text)
 
@@ -592,7 +598,7 @@ def test_a_layer_without_a_control_is_not_called_robust() -> None:
 
 
 def test_losses_are_those_of_the_layer_that_dev_chose() -> None:
-    rows = condition_rows(frame(*planted()))
+    rows = planted_losses().conditions
     chosen = of(rows, model="org/a", metric="accuracy", condition="noise:white@10dB", chosen=True)
     values = {
         (item.layer, item.condition): item.value
@@ -609,9 +615,9 @@ def test_losses_are_those_of_the_layer_that_dev_chose() -> None:
 
 
 def test_mean_and_worst_are_over_the_conditions_and_the_worst_allows_for_their_number() -> None:
-    rows = of(
-        condition_rows(frame(*planted())), model="org/a", metric="wer", chosen=True
-    ).set_index("condition")
+    rows = of(planted_losses().conditions, model="org/a", metric="wer", chosen=True).set_index(
+        "condition"
+    )
     disturbed = rows.drop(index=["clean", MEAN, WORST])
     assert rows.loc[MEAN, "loss"] == pytest.approx(disturbed["loss"].mean())
     assert rows.loc[MEAN, "value"] == pytest.approx(disturbed["value"].mean())
@@ -671,14 +677,14 @@ def test_the_worst_of_ten_conditions_that_differ_by_luck_holds_the_truth(
 
 
 def test_domain_identification_stands_beside_the_layers() -> None:
-    rows = condition_rows(frame(*planted()))
+    rows = planted_losses().conditions
     told = of(rows, model="org/a", metric="accuracy", condition="clean").set_index("layer")[
         "domain-id"
     ]
     values = {item.layer: item.value for item in planted() if item.task == "domain-id"}
     assert told.to_dict() == values
     assert rows["condition-id"].isna().all() and of(rows, model="org/b")["domain-id"].isna().all()
-    text = every_layer(losses(frame(*planted())))
+    text = every_layer(planted_losses())
     assert "domain-id %" in text and "condition-id" not in text
 
 
@@ -734,7 +740,7 @@ def test_a_record_without_counts_gives_a_loss_without_interval_and_says_so() -> 
 
 def test_normalised_rows_stand_beside_the_baseline_under_the_same_condition() -> None:
     records = frame(*planted())
-    rows = normalised_rows(records, "fbank")
+    rows = planted_losses().normalised
     row = of(rows, model="org/a", metric="wer", condition="noise:white@0dB").iloc[0]
     value = {
         (item.model, item.layer, item.condition): item.value
@@ -922,7 +928,7 @@ def test_effective_robustness_is_told_from_five_models_on() -> None:
 
 def test_worst_groups_are_those_of_the_manifest_s_columns_and_the_speakers() -> None:
     rows = of(
-        group_rows(frame(*planted())),
+        planted_losses().groups,
         model="org/a",
         metric="accuracy",
         task="digits",
@@ -930,7 +936,7 @@ def test_worst_groups_are_those_of_the_manifest_s_columns_and_the_speakers() -> 
     )
     assert list(rows["column"]) == ["speaker", "sex"]
     every = of(
-        group_rows(frame(*planted())), model="org/a", metric="accuracy", task="digits", column="sex"
+        planted_losses().groups, model="org/a", metric="accuracy", task="digits", column="sex"
     )
     assert list(every["condition"]) == [
         "clean",
@@ -1082,7 +1088,7 @@ def test_every_format_is_as_expected(form: str, layers: bool) -> None:
 
 
 def test_rows_of_domains_are_there_where_no_conditions_are() -> None:
-    clean = [item for item in planted() if item.condition == "clean"]
+    clean = [item for item in two_models() if item.condition == "clean"]
     records = frame(*shifted("fbank", 0.4), *shifted("org/a", 0.7), *clean)
     rows = json.loads(robustness_text(records, "json"))
     gaps, groups = ([row for row in rows if row["table"] == name] for name in ("gaps", "groups"))
@@ -1173,7 +1179,7 @@ def test_curves_run_from_clean_to_severe_with_a_line_per_model() -> None:
         pytest.skip(missing_matplotlib())
     from probe.reporting.figures.conditions import conditions_figure
 
-    rows = condition_rows(frame(*planted()))
+    rows = planted_losses().conditions
     figure = conditions_figure(rows)
     titles = [axes.get_title() for axes in figure.axes]
     assert titles == [

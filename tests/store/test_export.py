@@ -32,12 +32,15 @@ STORES: list[dict[str, Any]] = [
 
 @pytest.fixture(params=STORES, ids=["frames", "meanstd", "stride", "int8-gzip"])
 def extracted(
-    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    shards_of: Callable[..., None],
 ) -> tuple[FeatureStore, Path]:
     """A store of several shards with an utterance in parts, read and written by blocks of a few
     rows; and its manifest.
     """
-    monkeypatch.setattr("probe.extraction.plan.SHARD_BYTES", 48 * 50)
+    shards_of(48 * 50)
     monkeypatch.setattr("probe.store.export.BLOCK_BYTES", 1500)
     for position, name in enumerate(NAMES):
         write_audio(tmp_path / name, 30_000 if name == "long.wav" else 800 + 240 * position)
@@ -244,7 +247,7 @@ def test_sentences_of_layers_of_several_widths_are_refused(
 
 @only_frames
 @pytest.mark.parametrize("n_limits", mostly_nightly([4, 40], [4]))
-@pytest.mark.parametrize("form", ["hdf5", "npy", "sentences"])
+@pytest.mark.parametrize("form", mostly_nightly(["hdf5", "npy", "sentences"], ["hdf5", "npy"]))
 def test_a_disk_that_is_full_ends_in_an_error_and_leaves_nothing(
     extracted: tuple[FeatureStore, Path], tmp_path: Path, form: str, n_limits: int
 ) -> None:

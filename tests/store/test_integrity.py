@@ -35,13 +35,13 @@ def extracted(
     request: pytest.FixtureRequest,
     tmp_path: Path,
     tmp_path_factory: pytest.TempPathFactory,
-    monkeypatch: pytest.MonkeyPatch,
+    shards_of: Callable[..., None],
 ) -> tuple[Path, Path]:
     """A store of three plans with a job of failures only, jobs of several utterances and (frames)
     one in parts; its manifest. It is extracted once and copied for each test.
     """
-    monkeypatch.setattr("probe.extraction.plan.SHARD_BYTES", 48 * 50)
-    monkeypatch.setattr("probe.extraction.plan.SHARD_AUDIO_S", 2.0)
+    shards_of(48 * 50)
+    shards_of(audio_s=2.0)
     form = json.dumps(request.param)
     if form not in ORIGINALS:
         ORIGINALS[form] = tmp_path_factory.mktemp("original")
@@ -149,7 +149,7 @@ def some_damage(content: bytes, generator: np.random.Generator) -> bytes:
 @pytest.mark.parametrize(
     "n",
     [
-        36,
+        18,
         pytest.param(300, marks=pytest.mark.nightly),
         pytest.param(10_000, marks=pytest.mark.slow),
     ],

@@ -1,1 +1,3 @@
-"""What is done to the audio before a model hears it: noise, rooms, channels, filters, speed."""
+"""Conditions that change the audio before a model hears it: noise, rooms, channels, filters,
+speed.
+"""

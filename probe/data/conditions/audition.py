@@ -1,4 +1,4 @@
-"""A few utterances under each condition, with measured levels: to listen to and for a picture."""
+"""A few utterances under each condition with measured levels, for listening and for figures."""
 
 import logging
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ from probe.files import file_name, require_writable
 log = logging.getLogger("probe")
 
 RATE_HZ = 16_000
-LARGEST = 0.99  # of the samples that are written
+LARGEST = 0.99  # largest sample that is written
 
 
 @dataclass(frozen=True)
@@ -29,8 +29,8 @@ class Example:
 
     Attributes:
         samples: (time,) float32 at `RATE_HZ`.
-        snr_db: power before a step that adds noise against that of what it adds, of the last such
-            step; None without one.
+        snr_db: signal-to-noise ratio of the last step that adds noise, measured from the signal
+            before it and the noise it adds; None without such a step.
     """
 
     key: str
@@ -44,24 +44,24 @@ class Example:
 
     @property
     def level_db(self) -> float:
-        """Root mean square in dB of full scale."""
+        """Root mean square in dB relative to full scale."""
         return decibels(rms(self.samples))
 
     @property
     def file_name(self) -> str:
-        """The name of its WAV file."""
+        """Name of the WAV file."""
         return f"{file_name(self.key)}--{file_name(self.condition)}.wav"
 
 
 def hear(
     corpus: Corpus, conditions: Sequence[Condition], n: int, audio_root: Path | None = None
 ) -> list[Example]:
-    """``n`` utterances under clean and each condition, one utterance after the other.
+    """Return ``n`` utterances, clean and under each condition, one utterance after the other.
 
-    They are the usable ones whose keys have the smallest hashes.
+    They are the usable utterances whose keys have the smallest hashes.
 
     Raises:
-        ProbeError: a condition's sounds cannot be read, or no utterance can be used.
+        ProbeError: the sounds of a condition cannot be read, or no utterance is usable.
     """
     opened = [open_condition(item, RATE_HZ, corpus, audio_root) for item in conditions]
     disturbances = [item for item in opened if item is not None]
@@ -85,7 +85,7 @@ def hear(
 def _examples(
     utterance: Utterance, disturbances: Sequence[Disturbance], audio_root: Path | None
 ) -> list[Example]:
-    """One utterance under clean and each condition."""
+    """Return one utterance, clean and under each condition."""
     key, path, duration_s = utterance.key, utterance.path, utterance.duration_s
     clean = load_audio(path, RATE_HZ, duration_s, root=audio_root).samples
     examples = [Example(key, CLEAN, clean)]
@@ -101,9 +101,9 @@ def _examples(
 
 
 def write_examples(examples: Sequence[Example], folder: Path) -> tuple[list[Path], float]:
-    """Write a 16-bit WAV of each; return their paths and the gain in dB.
+    """Write each example as a 16-bit WAV; return the paths and the gain in dB.
 
-    One gain for all lowers them just so far that none clips, so differences in level remain.
+    All share one gain, just low enough that none clips, so differences in level remain.
     """
     peak = max(float(np.abs(item.samples).max()) for item in examples)
     gain = min(1.0, LARGEST / peak) if peak > 0 else 1.0
@@ -119,8 +119,8 @@ class Listening:
     """The files that `listen` wrote.
 
     Attributes:
-        files: a WAV for each example, in their order.
-        gain_db: change of level that all of them share, 0 or less.
+        files: one WAV per example, in the same order.
+        gain_db: common change of level, 0 or less.
     """
 
     examples: list[Example]

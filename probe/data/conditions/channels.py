@@ -1,9 +1,9 @@
-"""Channels: telephone, codecs, lost packets, lower rates, levels, clipping. All keep length, and
-none delays.
+"""Channels: telephone, codecs, lost packets, lower rates, levels, clipping. All keep the length and
+add no delay.
 
-Codecs are libsndfile's, written and read in memory. Their own delay is taken out by libsndfile (GSM
-and G.711 have none), that of MP3 without a tag here; what they append is cut off. A channel has a
-full scale: samples beyond it are clipped before a codec.
+libsndfile writes and reads the codecs in memory. It removes their delay (GSM and G.711 have none),
+except for MP3 without a tag, whose delay this module removes; additional samples at the end are cut
+off. A channel has a full scale: samples beyond it are clipped before the codec.
 """
 
 import io
@@ -19,28 +19,30 @@ from probe.errors import UtteranceError
 
 TELEPHONE_HZ, TELEPHONE_BAND_HZ = 8000, (300.0, 3400.0)
 LAWS = {"mu": "ULAW", "a": "ALAW"}
-# Of a filter's slope between pass and stop, which takes 60 dB; narrower where an end of the
-# spectrum or the other edge is near.
+# Width of a filter's slope between pass and stop band, which drops 60 dB; it is narrower near an
+# end of the spectrum or the other edge.
 SLOPE_HZ, NARROWEST_HZ, STOP_DB = 200.0, 1.0, 60.0
-# Samples of encoder (576) and decoder (529). LAME's tag lets libsndfile take them out, but low bit
-# rates have no room for a tag.
+# Delay in samples of the encoder (576) and the decoder (529). With LAME's tag libsndfile removes
+# it, but low bit rates have no room for a tag.
 MP3_DELAY = 1105
 
 
 def resampled(samples: np.ndarray, from_hz: float, to_hz: float, n_samples: int) -> np.ndarray:
-    """(n_samples,) at another rate, by soxr HQ; a sample too many is cut, one too few is zero."""
+    """Return (n_samples,) samples at another rate, resampled by soxr HQ; an additional sample is
+    cut and a missing one is 0.
+    """
     if from_hz != to_hz:
         samples = soxr.resample(np.asarray(samples, np.float64), from_hz, to_hz, quality="HQ")
     return np.pad(samples[:n_samples], (0, max(0, n_samples - len(samples))))
 
 
 def band_limited(samples: np.ndarray, low_hz: float, high_hz: float, rate_hz: int) -> np.ndarray:
-    """What lies from ``low_hz`` to ``high_hz``: linear phase, no delay, -6 dB at the edges, -57 dB
-    from half a slope beyond them on.
+    """Keep the frequencies from ``low_hz`` to ``high_hz`` with linear phase and no delay: -6 dB at
+    the edges, -57 dB from half a slope beyond them.
 
-    The slope is 200 Hz, or the least distance of an edge from 0, from half the rate and from the
-    other edge. An edge that is not 1 Hz inside of 0 and half the rate is none; nothing lies above a
-    lower one there.
+    The slope is 200 Hz, or the smallest distance of an edge from 0, from half the rate or from the
+    other edge. An edge has no effect unless it is at least 1 Hz above 0 and below half the rate; a
+    lower edge above that leaves nothing.
     """
     highest_hz = rate_hz / 2 - NARROWEST_HZ
     edges = [edge for edge in (low_hz, high_hz) if NARROWEST_HZ <= edge <= highest_hz]
@@ -58,19 +60,19 @@ def band_limited(samples: np.ndarray, low_hz: float, high_hz: float, rate_hz: in
 
 
 def telephone(samples: np.ndarray, settings: Settings, scene: Scene) -> np.ndarray:
-    """300 to 3400 Hz at 8 kHz in 8 bits of ITU-T G.711."""
+    """Send the speech through a telephone: 300 to 3400 Hz at 8 kHz, 8 bits of ITU-T G.711."""
     narrow = band_limited(samples, *TELEPHONE_BAND_HZ, scene.rate_hz)
     return _through(narrow, scene.rate_hz, TELEPHONE_HZ, "WAV", LAWS[settings["law"]])
 
 
 def gsm(samples: np.ndarray, _: Settings, scene: Scene) -> np.ndarray:
-    """300 to 3400 Hz at 8 kHz through GSM 06.10 full rate, 13 kbit/s."""
+    """Send 300 to 3400 Hz at 8 kHz through GSM 06.10 full rate, 13 kbit/s."""
     narrow = band_limited(samples, *TELEPHONE_BAND_HZ, scene.rate_hz)
     return _through(narrow, scene.rate_hz, TELEPHONE_HZ, "WAV", "GSM610")
 
 
 def codec(container: str, coding: str, **options: str) -> Apply:
-    """A codec of libsndfile, with the settings ``compression`` and ``rate``."""
+    """Return a libsndfile codec with the settings ``compression`` and ``rate``."""
 
     def apply(samples: np.ndarray, settings: Settings, scene: Scene) -> np.ndarray:
         arguments = {**options, "compression_level": settings["compression"]}
@@ -80,7 +82,7 @@ def codec(container: str, coding: str, **options: str) -> Apply:
 
 
 def missing_codec(container: str, coding: str) -> str:
-    """Why a codec is not available; empty where the installed libsndfile has it."""
+    """Return why a codec is not available; empty if the installed libsndfile has it."""
     formats = soundfile.available_formats()
     if container in formats and coding in soundfile.available_subtypes(container):
         return ""
@@ -91,7 +93,7 @@ def missing_codec(container: str, coding: str) -> str:
 def _through(
     samples: np.ndarray, rate_hz: int, codec_hz: int, container: str, coding: str, **options: Any
 ) -> np.ndarray:
-    """Written and read again at a codec's rate.
+    """Write and read the samples at a codec's rate.
 
     Raises:
         UtteranceError: the codec refuses these samples.
@@ -112,14 +114,14 @@ def _through(
 
 
 def resample(samples: np.ndarray, settings: Settings, scene: Scene) -> np.ndarray:
-    """To a lower rate and back."""
+    """Resample to a lower rate and back."""
     low_hz, rate_hz, n_samples = settings["hz"], scene.rate_hz, len(samples)
     n_low = max(1, round(n_samples * low_hz / rate_hz))
     return resampled(resampled(samples, rate_hz, low_hz, n_low), low_hz, rate_hz, n_samples)
 
 
 def clip_below(samples: np.ndarray, settings: Settings, scene: Scene) -> np.ndarray:
-    """Cut off so many dB below the utterance's own peak."""
+    """Clip the samples at a level in dB below the utterance's peak."""
     peak = np.abs(samples).max() * 10 ** (-settings["below"] / 20)
     return np.clip(samples, -peak, peak)
 
@@ -128,7 +130,7 @@ def lose_packets(samples: np.ndarray, settings: Settings, scene: Scene) -> np.nd
     """Replace some packets by zeros; bursts follow E. N. Gilbert's chain (1960)."""
     share = settings["share"] / 100
     n_packet = max(1, round(settings["packet"] / 1000 * scene.rate_hz))
-    # Chances that a burst ends with a packet, and that another one begins.
+    # Probabilities that a burst ends after a packet and that a new one begins.
     ends = 1 / settings["burst"] if settings["burst"] else 1 - share
     begins = share * ends / (1 - share) if share < 1 else 1.0
     lost: list[bool] = []

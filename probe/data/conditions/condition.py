@@ -1,12 +1,12 @@
-"""A condition: what is done to every utterance before a model hears it, by a name, a text and a
+"""A condition: a change of every utterance before a model hears it, given by a name, a text and a
 seed.
 
-`parse_condition` reads a text and touches no sound. `open_condition` reads the sounds that the
+`parse_condition` reads a text and opens no sound. `open_condition` reads the sounds that the
 condition needs, at a model's rate, and returns a `Disturbance`, which changes samples.
 
-Random draws depend on the seed, the step (except its level), its position and the utterance's key,
-and on nothing else: not on order, batch, threads or machine. Effects compute in float64; the result
-is float32 and may exceed full scale.
+Random draws depend only on the seed, the step (except its level), its position and the utterance's
+key, and not on order, batch, threads or machine. Effects compute in float64; the result is float32
+and may exceed full scale.
 """
 
 import hashlib
@@ -32,13 +32,13 @@ NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,39}")
 
 @dataclass(frozen=True)
 class Condition:
-    """What is to be done.
+    """The steps of a condition, with a name and a seed.
 
     Attributes:
-        name: the canonical text, or the name it was declared by; ``clean`` where nothing is done.
-        text: the canonical text; of files it has the names only.
-        steps: in order.
-        seed: of random draws.
+        name: the canonical text or the declared name; ``clean`` if there are no steps.
+        text: the canonical text, with only the names of files.
+        steps: steps in order.
+        seed: seed of random draws.
     """
 
     name: str
@@ -48,13 +48,13 @@ class Condition:
 
     @property
     def stretch(self) -> float:
-        """Length afterwards relative to the length before."""
+        """Length after the steps relative to the length before."""
         factors = [step.effect.stretch(step.settings) for step in self.steps]
         return float(np.prod(factors, initial=1.0))
 
     @property
     def draws(self) -> bool:
-        """Whether anything is random."""
+        """Whether a step draws random numbers."""
         return any(step.effect.draws for step in self.steps)
 
 
@@ -63,7 +63,7 @@ class Disturbance:
     """A condition with its sounds, at one rate.
 
     Attributes:
-        sounds: of each step; None where it needs none.
+        sounds: sounds of each step; None for a step without sounds.
     """
 
     condition: Condition
@@ -72,7 +72,9 @@ class Disturbance:
 
     @property
     def recipe(self) -> dict[str, Any]:
-        """Everything that decides samples besides the speech; ``seed`` is None without draws."""
+        """Everything that decides the samples except the speech; ``seed`` is None without random
+        draws.
+        """
         return {
             "text": self.condition.text,
             "seed": self.condition.seed if self.condition.draws else None,
@@ -84,18 +86,18 @@ class Disturbance:
         }
 
     def apply(self, samples: np.ndarray, key: str) -> np.ndarray:
-        """An utterance under the condition.
+        """Return an utterance under the condition.
 
         Args:
-            samples: (time,) float32 at ``rate_hz``; they are not changed.
-            key: of the utterance.
+            samples: (time,) float32 at ``rate_hz``, which are not modified.
+            key: key of the utterance.
 
         Returns:
-            (time,) float32; ``stretch`` times as long, rounded in each step.
+            (time,) float32, ``stretch`` times as long, with rounding in each step.
 
         Raises:
-            UtteranceError: it is silent where a level is needed, nothing is left of it, or a sample
-                is no finite number.
+            UtteranceError: the utterance is silent although a level is needed, no samples are left,
+                or a sample is not finite.
         """
         changed = np.asarray(samples, np.float64)
         for _, after in self.stages(samples, key):
@@ -112,7 +114,7 @@ class Disturbance:
         return changed
 
     def stages(self, samples: np.ndarray, key: str) -> Iterator[tuple[Step, np.ndarray]]:
-        """Each step with the (time,) float64 samples after it."""
+        """Yield each step with the (time,) float64 samples after it."""
         changed = np.asarray(samples, np.float64)
         seed, steps = self.condition.seed, zip(self.condition.steps, self.sounds, strict=True)
         for position, (step, sounds) in enumerate(steps):
@@ -129,16 +131,16 @@ def parse_condition(
     seed: int = 0,
     declared: Mapping[str, Condition] | None = None,
 ) -> Condition:
-    """The condition that a text means.
+    """Return the condition that a text describes.
 
     Args:
         text: ``clean``, steps joined by ``+`` (`probe.data.conditions.grammar`), or a name in
             ``declared``.
-        folder: that relative paths of files start from.
+        folder: base of relative paths.
         declared: see `declared_conditions`.
 
     Raises:
-        UsageError: it cannot be understood.
+        UsageError: the text is invalid.
     """
     if declared and text.strip() in declared:
         return declared[text.strip()]
@@ -155,10 +157,11 @@ def parse_condition(
 
 
 def distinct(conditions: Iterable[Condition]) -> dict[str, Condition]:
-    """Name -> condition, each once.
+    """Return the distinct conditions by name.
 
     Raises:
-        UsageError: two of one name that are not the same: files of one name in different folders.
+        UsageError: two different conditions have one name, for example files of one name in
+            different folders.
     """
     by_name: dict[str, Condition] = {}
     for condition in conditions:
@@ -171,12 +174,12 @@ def distinct(conditions: Iterable[Condition]) -> dict[str, Condition]:
 
 
 def declared_conditions(path: Path | str, seed: int = 0) -> dict[str, Condition]:
-    """Name -> condition, of a TOML file's table ``conditions``; relative paths start from the
-    file's folder.
+    """Return the conditions in the table ``conditions`` of a TOML file by name; relative paths
+    start from the file's folder.
 
     Raises:
-        ProbeError: it cannot be read.
-        UsageError: something else is in it, or a condition cannot be understood.
+        ProbeError: the file cannot be read.
+        UsageError: the file has other content, or a condition is invalid.
     """
     file = Path(path)
     try:
@@ -216,15 +219,15 @@ def _declared(file: Path, name: str, text: Any, seed: int) -> Condition:
 def open_condition(
     condition: Condition, rate_hz: int, corpus: Corpus | None = None, audio_root: Path | None = None
 ) -> Disturbance | None:
-    """A condition with its sounds read; None for ``clean``.
+    """Read the sounds of a condition and return it as a `Disturbance`; None for ``clean``.
 
     Args:
-        rate_hz: of the model.
-        corpus: whole, for babble.
-        audio_root: the folder that all sounds must lie in.
+        rate_hz: sampling rate of the model.
+        corpus: the whole corpus, for babble.
+        audio_root: folder that must contain all sounds.
 
     Raises:
-        ProbeError: a sound is missing, unreadable or silent, or babble has no corpus.
+        ProbeError: a sound is missing, unreadable or silent, or there is no corpus for babble.
     """
     if not condition.steps:
         return None
@@ -242,7 +245,7 @@ def open_condition(
 
 
 def _recipe_of(step: Step, sounds: Sounds | None) -> dict[str, Any]:
-    """What decides a step's samples."""
+    """Return everything that decides the samples of a step."""
     settings = {
         key: value.name if isinstance(value, Path) else value
         for key, value in step.settings.items()
@@ -256,7 +259,7 @@ def _recipe_of(step: Step, sounds: Sounds | None) -> dict[str, Any]:
 
 
 def _generator(seed: int, step: Step, position: int, key: str) -> np.random.Generator:
-    """The random numbers of one step of one utterance."""
+    """Return the random generator of one step for one utterance."""
     text = json.dumps([seed, step.without_level, position, key])
     return np.random.Generator(
         np.random.PCG64(int.from_bytes(hashlib.sha256(text.encode()).digest()))

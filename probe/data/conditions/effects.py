@@ -1,8 +1,8 @@
 """Every effect by name: its settings, the function that applies it, whether it is random, and how
 it changes the length.
 
-When a change of code changes an effect's samples, the effect gets a new version, which is part of
-every recipe with it.
+If a change of the code changes an effect's samples, the effect gets a new version, which is part of
+every recipe with the effect.
 """
 
 from collections.abc import Callable, Mapping
@@ -15,13 +15,13 @@ from probe.data.conditions import channels, filters, noise, time_effects
 from probe.data.conditions.noise_sources import Apply, Scene, Settings
 
 MP3_RATES_HZ = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)
-DIGITS = 10  # of a number; others are rounded away
+DIGITS = 10  # significant digits of a number
 OPUS_RATES_HZ = (8000, 12000, 16000, 24000, 48000)
 
 
 @dataclass(frozen=True)
 class Number:
-    """A setting that is a number; without a default it has to be given."""
+    """A numeric setting; it is required if it has no default."""
 
     unit: str
     lowest: float
@@ -36,7 +36,7 @@ class Number:
 
 @dataclass(frozen=True)
 class Word:
-    """A setting that is one of some words."""
+    """A setting with a choice of words."""
 
     choices: tuple[str, ...]
     default: str
@@ -48,7 +48,9 @@ class Word:
 
 @dataclass(frozen=True)
 class File:
-    """A sound file or a manifest: the text has its name, the recipe its sha256."""
+    """A setting that is a sound file or a manifest: the text holds its name, the recipe its
+    SHA-256.
+    """
 
     default: None = None
 
@@ -59,16 +61,17 @@ class File:
 
 @dataclass(frozen=True)
 class Effect:
-    """What can be done to samples.
+    """A change of samples that a step can apply.
 
     Attributes:
-        draws: whether anything is random.
-        level: the setting that follows ``@``.
+        draws: whether the effect draws random numbers.
+        level: name of the setting after ``@``.
         needs: ``files``, ``corpus`` (for babble) or nothing.
-        shortest_s: the least duration of each file.
-        library: whose version decides samples.
-        stretch: settings -> length afterwards relative to the length before.
-        check: settings -> why they are refused, empty where they are not.
+        shortest_s: minimum duration of each file.
+        library: library whose version affects the samples.
+        stretch: returns the length after the effect relative to the length before, for given
+            settings.
+        check: returns why settings are refused, empty if they are valid.
     """
 
     parameters: Mapping[str, Number | Word | File]
@@ -93,7 +96,7 @@ def _codec(
     version: int = 1,
     **options: str,
 ) -> Effect:
-    """A codec of libsndfile with a compression from 0 (best) on."""
+    """Return the effect of a libsndfile codec, with a compression from 0 (best quality)."""
 
     def check(settings: Settings) -> str:
         rate_hz = settings["rate"]
@@ -114,7 +117,7 @@ def _codec(
 
 
 def _band(low: str | float, high: str | float) -> Apply:
-    """What lies between two frequencies: each a setting's name, 0, or infinity."""
+    """Return a band filter between two frequencies, each the name of a setting, 0 or infinity."""
 
     def apply(samples: np.ndarray, settings: Settings, scene: Scene) -> np.ndarray:
         low_hz, high_hz = (
@@ -131,7 +134,7 @@ def _noise(
     parameters: Mapping[str, Number | Word | File] | None = None,
     needs: str = "",
 ) -> Effect:
-    """Noise at a signal-to-noise ratio against the speech's level."""
+    """Return the effect that adds noise at a signal-to-noise ratio."""
     level, snr = Word(("rms", "active"), "rms"), Number("dB", -50, 100)
     parameters = {**(parameters or {}), "level": level, "snr": snr}
     shortest_s = 0.1 if needs == "files" else 0.0
@@ -161,8 +164,8 @@ def _band_too_narrow(settings: Settings) -> str:
     return f"low is not below high by {channels.NARROWEST_HZ:g} Hz"
 
 
-# Where a name has a colon, what follows it is a kind, or the setting that tells this effect from
-# its namesakes.
+# The part of a name after a colon is a kind, or the setting that distinguishes effects with one
+# name.
 EFFECTS: dict[str, Effect] = {
     "noise:white": _noise(noise.add_white, "noise:white@10dB"),
     "noise:pink": _noise(noise.add_pink, "noise:pink@10dB"),

@@ -2,8 +2,9 @@
 
 Reverberation convolves the speech with an impulse response, simulated or measured. The direct sound
 stays where it was, so nothing is delayed, and the level stays that of the speech without the room.
-The others are done as SoX's manual describes them (sample values differ). What rings on after the
-end is cut off. Nothing is clipped: SoX clips at full scale, which is a step ``clip`` of its own.
+The other filters follow SoX's manual (sample values differ). The tail after the end of the
+utterance is cut off. Nothing is clipped; SoX clips at full scale, which is the separate step
+``clip`` here.
 """
 
 import numpy as np
@@ -12,38 +13,38 @@ from scipy.signal import lfilter, oaconvolve
 from probe.data.conditions.loudness import rms
 from probe.data.conditions.noise_sources import Scene, Settings
 
-DECAY = np.log(1000)  # of the amplitude over the reverberation time: 60 dB
+DECAY = np.log(1000)  # decay of the amplitude over the reverberation time: 60 dB
 BASS_HZ, TREBLE_HZ, SHELF_SLOPE = 100.0, 3000.0, 0.5
 CHORUS_SWEEP_S = 0.002
 
 
 def echo(samples: np.ndarray, settings: Settings, scene: Scene) -> np.ndarray:
-    """The speech and one echo of it."""
+    """Add one echo to the speech."""
     n_delay = round(settings["delay"] / 1000 * scene.rate_hz)
     return samples + settings["decay"] * np.pad(samples, (n_delay, 0))[: len(samples)]
 
 
 def tremolo(samples: np.ndarray, settings: Settings, scene: Scene) -> np.ndarray:
-    """Its loudness swings between full and 1 - depth, so many times a second; it begins at full."""
+    """Vary the amplitude between 1 and 1 - depth with a frequency in Hz, starting at 1."""
     phase = 2 * np.pi * settings["rate"] * np.arange(len(samples)) / scene.rate_hz
     return samples * (1 - settings["depth"] / 100 * (0.5 - 0.5 * np.cos(phase)))
 
 
 def bass(samples: np.ndarray, settings: Settings, scene: Scene) -> np.ndarray:
-    """A shelf below 100 Hz."""
+    """Amplify with a shelving filter below 100 Hz."""
     return _shelf(samples, settings["db"], BASS_HZ, 1.0, scene.rate_hz)
 
 
 def treble(samples: np.ndarray, settings: Settings, scene: Scene) -> np.ndarray:
-    """A shelf above 3 kHz."""
+    """Amplify with a shelving filter above 3 kHz."""
     return _shelf(samples, settings["db"], TREBLE_HZ, -1.0, scene.rate_hz)
 
 
 def _shelf(
     samples: np.ndarray, gain_db: float, middle_hz: float, side: float, rate_hz: int
 ) -> np.ndarray:
-    """A shelving filter of second order, of R. Bristow-Johnson's Audio EQ Cookbook; ``side`` 1: low
-    shelf, -1: high shelf.
+    """Apply a second-order shelving filter from R. Bristow-Johnson's Audio EQ Cookbook; ``side`` is
+    1 for a low and -1 for a high shelf.
 
     With A = 10^(gain/40), c = cos w0 and r = 2 sqrt(A) alpha (for the high shelf c is -c, and odd
     coefficients change their sign):
@@ -65,8 +66,8 @@ def _shelf(
 
 
 def chorus(samples: np.ndarray, settings: Settings, scene: Scene) -> np.ndarray:
-    """The speech and two later voices, whose delays sweep over 2 ms: the first as a triangle, the
-    second, 10 ms later, as a sine.
+    """Add two delayed voices to the speech. Their delays sweep over 2 ms: the first as a triangle,
+    the second, 10 ms later, as a sine.
 
     Gains 0.7 before and 0.9 after, decays 0.4 and 0.3, sweeps of 0.25 and 0.4 Hz.
     """
@@ -81,7 +82,9 @@ def chorus(samples: np.ndarray, settings: Settings, scene: Scene) -> np.ndarray:
 
 
 def phaser(samples: np.ndarray, settings: Settings, scene: Scene) -> np.ndarray:
-    """Feedback of up to 3 ms, swept twice a second as a triangle. Gains 0.6 before, 0.8 after."""
+    """Apply feedback with a delay of up to 3 ms, which sweeps twice per second as a triangle, with
+    gains 0.6 before and 0.8 after.
+    """
     time = np.arange(len(samples)) / scene.rate_hz
     longest = max(1, round(0.003 * scene.rate_hz))
     sweep = 1 - np.abs(1 - 2 * (2 * time % 1))
@@ -96,14 +99,14 @@ def phaser(samples: np.ndarray, settings: Settings, scene: Scene) -> np.ndarray:
 def simulated_response(
     rt60_s: float, drr_db: float, rate_hz: int, generator: np.random.Generator
 ) -> np.ndarray:
-    """(time,) impulse response of a room that is drawn: the direct sound, then Gaussian noise that
-    decays by 60 dB in ``rt60_s``.
+    """Return the (time,) impulse response of a random room: the direct sound, then Gaussian noise
+    that decays by 60 dB in ``rt60_s`` seconds.
 
-    The statistical model of J.-D. Polack (thesis, Le Mans 1988): all frequencies decay alike, there
-    are no single reflections.
+    This is the statistical model of J.-D. Polack (thesis, Le Mans 1988): all frequencies decay
+    equally, and there are no single reflections.
 
     Args:
-        drr_db: energy of the direct sound against that of all that follows.
+        drr_db: ratio of the energy of the direct sound to that of the rest.
     """
     n_samples = max(2, round(1.1 * rt60_s * rate_hz))
     time = np.arange(1, n_samples) / rate_hz
@@ -113,20 +116,22 @@ def simulated_response(
 
 
 def reverberate_simulated(samples: np.ndarray, settings: Settings, scene: Scene) -> np.ndarray:
-    """The speech in a room drawn for this utterance."""
+    """Place the speech in a random room."""
     response = simulated_response(settings["rt60"], settings["drr"], scene.rate_hz, scene.generator)
     return _convolved(samples, response, 0)
 
 
 def reverberate_measured(samples: np.ndarray, settings: Settings, scene: Scene) -> np.ndarray:
-    """The speech in a room whose impulse response is drawn from files."""
+    """Place the speech in a room whose impulse response is drawn from files."""
     assert scene.sounds is not None
     response = scene.sounds.load(int(scene.generator.integers(len(scene.sounds.paths))))
     return _convolved(samples, response, int(np.argmax(np.abs(response))))
 
 
 def _convolved(samples: np.ndarray, response: np.ndarray, direct: int) -> np.ndarray:
-    """The speech in a room; ``direct`` is the sample of its response with the direct sound."""
+    """Convolve the speech with the response of a room; ``direct`` is the position of the direct
+    sound.
+    """
     whole = oaconvolve(samples, np.asarray(response, np.float64))
     reverberant = whole[direct : direct + len(samples)]
     level = rms(reverberant)

@@ -1,9 +1,10 @@
-"""The text of a condition -> its steps: ``reverb:rt60=0.6+noise:babble,talkers=4@10dB+telephone``.
+"""Parse the text of a condition into steps:
+``reverb:rt60=0.6+noise:babble,talkers=4@10dB+telephone``.
 
-Steps are joined by ``+`` and applied in this order. A step is the name of an effect, then ``:`` and
-settings, then for noise ``@`` and the signal-to-noise ratio. Settings are joined by ``,``:
-``key=value``, a word, or for the first one the bare value. Numbers may carry their unit. The
-canonical text names each setting that differs from its default, in the effect's own order.
+``+`` joins steps, which are applied in this order. A step is the name of an effect, then ``:`` and
+settings, then for noise ``@`` and the signal-to-noise ratio. ``,`` joins settings, each
+``key=value`` or a word; the first one may be a bare value. Numbers may carry their unit. The
+canonical text names each setting that differs from its default, in the order of the effect.
 """
 
 import difflib
@@ -25,15 +26,15 @@ NUMBER = re.compile(r"(-?\d+(?:\.\d*)?(?:e-?\d+)?)\s*([a-z%]*)", re.IGNORECASE)
 
 
 def _each(step: str, *values: object) -> tuple[str, ...]:
-    """The step with each value at its ``*``."""
+    """Return the step once for each value, in place of ``*``."""
     return tuple(step.replace("*", str(value)) for value in values)
 
 
 # The severities 1 to 4 of Speech Robust Bench (arXiv 2403.07937) that need no other data set or
 # model, as ``srb:<name>:<1-4>``: values of ``corruptions.py`` in
-# github.com/ahmedshah1494/speech_robust_bench (0751091), severity 0 left out. There, torchaudio and
-# SoX do the work; here it is done anew from their descriptions, so samples differ.
-# docs/conditions.md says what is left out, and why.
+# github.com/ahmedshah1494/speech_robust_bench (0751091), severity 0 left out. The original uses
+# torchaudio and SoX; this module implements their descriptions, so samples differ.
+# docs/conditions.md lists what is left out, and why.
 PRESETS: dict[str, tuple[str, ...]] = {
     "gnoise": _each("noise:white@*dB", 30, 20, 10, 0),
     "speedup": _each("speed:*", 1.25, 1.5, 1.75, 2),
@@ -61,8 +62,8 @@ class Step:
     """One effect with its settings.
 
     Attributes:
-        name: of the effect, a key of `EFFECTS`.
-        settings: every parameter's value; files as paths.
+        name: name of the effect, a key of `EFFECTS`.
+        settings: value of every parameter; files are paths.
     """
 
     name: str
@@ -83,7 +84,9 @@ class Step:
 
     @property
     def without_level(self) -> str:
-        """The canonical text up to ``@``, which draws depend on: one noise serves every ratio."""
+        """The canonical text up to ``@``. Random draws depend on it, so one noise serves every
+        ratio.
+        """
         name, _, word = self.name.partition(":")
         parts = [word] if word and word not in self.effect.parameters else []
         for position, (key, parameter) in enumerate(self.effect.parameters.items()):
@@ -96,20 +99,21 @@ class Step:
 
     @property
     def files(self) -> Path | None:
-        """The manifest or sound file it needs."""
+        """The manifest or sound file that the step needs."""
         parameters = self.effect.parameters.items()
         files = (self.settings[key] for key, item in parameters if isinstance(item, File))
         return next(files, None)
 
 
 def parse_steps(text: str, folder: Path) -> tuple[Step, ...]:
-    """The steps of a condition's text; none for ``clean``.
+    """Return the steps in the text of a condition; none for ``clean``.
 
     Args:
-        folder: that relative paths of files start from.
+        folder: base of relative paths.
 
     Raises:
-        UsageError: naming the step, what was found and what was expected.
+        UsageError: the text is invalid; the message names the step, its content and the expected
+            form.
     """
     if len(text) > LONGEST or not text.strip():
         raise UsageError(
@@ -134,7 +138,9 @@ def parse_steps(text: str, folder: Path) -> tuple[Step, ...]:
 
 
 def canonical(text: str, folder: Path) -> str:
-    """The one text of all that mean the same; presets stay presets."""
+    """Return the canonical text, which is equal for all texts of one meaning; presets remain
+    presets.
+    """
     texts: list[str] = []
     for part in (part.strip() for part in text.split("+")):
         if part.lower().startswith(SRB):
@@ -145,7 +151,7 @@ def canonical(text: str, folder: Path) -> str:
 
 
 def _expanded(part: str, whole: str) -> list[str]:
-    """The steps that a preset stands for; another step as it is."""
+    """Return the steps of a preset; other steps are unchanged."""
     if not part.lower().startswith(SRB):
         return [part]
     _, name, severity = [*part.lower().split(":"), "", ""][:3]
@@ -196,7 +202,7 @@ def _step(text: str, folder: Path, whole: str) -> Step:
 
 
 def _effect_name(body: str, text: str, where: str) -> tuple[str, list[str]]:
-    """(key of `EFFECTS`, words of its settings) of a step without its level."""
+    """Return the key of `EFFECTS` and the words of the settings of a step without its level."""
     name, _, rest = body.partition(":")
     name = name.strip().lower()
     words = [word.strip() for word in rest.split(",")] if rest else []
@@ -224,7 +230,7 @@ def _effect_name(body: str, text: str, where: str) -> tuple[str, list[str]]:
 
 
 def _setting(effect: Effect, position: int, word: str) -> tuple[str, str]:
-    """(setting, value) of a word; the first one may be a value alone."""
+    """Return the setting and the value in a word; the first word may be a bare value."""
     key, equals, value = (part.strip() for part in word.partition("="))
     key = key.lower()
     if equals:
@@ -255,12 +261,12 @@ def _value(parameter: Number | Word | File, text: str, where: str, folder: Path)
         lowest, highest = parameter.show(parameter.lowest), parameter.show(parameter.highest)
         unit = f" ({parameter.unit})" if parameter.unit else ""
         raise UsageError(f"{where} is {text!r}; expected {form} from {lowest} to {highest}{unit}.")
-    # The value that the name shows, and no -0.
+    # The value as the name shows it, without -0.
     return int(value) if parameter.whole else float(f"{value:.{DIGITS}g}") + 0.0
 
 
 def _unknown(what: str, name: str, known: list[str]) -> UsageError:
-    """An error with the closest of what is known."""
+    """Return an error with the closest known name."""
     close = difflib.get_close_matches(name.lower(), known, 1)
     hint = f" Did you mean {close[0]!r}?" if close else ""
     return UsageError(f"{what}.{hint} Known: {', '.join(known) or 'none'}.")

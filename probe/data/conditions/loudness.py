@@ -1,6 +1,6 @@
-"""How loud samples are: over all of an utterance, or while somebody speaks.
+"""The level of samples, over the whole utterance or during speech.
 
-Sums are taken by numpy, never as products of vectors: what BLAS adds up depends on its number of
+numpy computes the sums, and not a product of vectors, because sums in BLAS depend on its number of
 threads.
 """
 
@@ -12,33 +12,35 @@ from probe.data.sound_flags import SILENT_PEAK
 # ITU-T P.56, method B: time constant of the envelope and hangover in seconds, margin between level
 # and threshold in dB.
 ENVELOPE_S, HANGOVER_S, MARGIN_DB = 0.03, 0.2, 15.9
-# Thresholds are powers of two from full scale, or a louder envelope, down to this; the standard's
-# 15 are those of 16-bit samples.
+# Thresholds are powers of two from full scale, or from a louder envelope, down to this value; the
+# standard has 15, for 16-bit samples.
 LOWEST_THRESHOLD = -23
 
 
 def rms(samples: np.ndarray) -> float:
-    """Root mean square of (time,) samples; 1 is the square wave at full scale, 0 for none."""
+    """Return the root mean square of (time,) samples; 1 is a square wave at full scale, and no
+    samples give 0.
+    """
     return float(np.sqrt(np.mean(np.square(samples, dtype=np.float64)))) if len(samples) else 0.0
 
 
 def decibels(ratio: float) -> float:
-    """A ratio of amplitudes in dB; minus infinity for 0."""
+    """Return a ratio of amplitudes in dB; minus infinity for 0."""
     return float(20 * np.log10(ratio)) if ratio > 0 else -np.inf
 
 
 def is_silent(samples: np.ndarray) -> bool:
-    """Whether no sample reaches half a step of 16 bits."""
+    """Return whether all samples are below half a step of 16 bits."""
     return len(samples) == 0 or bool(np.abs(samples).max() < SILENT_PEAK)
 
 
 def active_rms(samples: np.ndarray, rate_hz: int) -> float:
-    """Root mean square of the parts with speech: the active level of ITU-T P.56, method B; 0 for
-    silence.
+    """Return the root mean square of the parts with speech: the active level of ITU-T P.56, method
+    B; 0 for silence.
 
-    The envelope is the absolute value, smoothed twice. A threshold makes active what lies above it
-    and 200 ms more. The level is the one for which the threshold 15.9 dB below it gives just the
-    activity that gives this level.
+    The envelope is the absolute value, smoothed twice. Samples are active while the envelope is
+    above a threshold and for the next 200 ms. The result is the level whose threshold, 15.9 dB
+    below it, yields exactly this level.
     """
     if is_silent(samples):
         return 0.0

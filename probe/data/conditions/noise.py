@@ -1,9 +1,9 @@
-"""Additive noise at a signal-to-noise ratio that is measured, never assumed.
+"""Additive noise at a measured signal-to-noise ratio.
 
-SNR in dB = 20 log10 of the speech's root mean square against that of the noise that is added, both
-over the whole utterance; with ``active`` the speech's is its active level (ITU-T P.56). The noise
-is scaled, the speech stays as it is. What exceeds full scale is not clipped. A silent utterance has
-no level that a ratio could be of: it is refused.
+The SNR in dB is 20 log10 of the ratio between the root mean squares of the speech and of the added
+noise, both over the whole utterance; with ``active``, the speech has its active level (ITU-T P.56).
+The noise is scaled, and the speech is unchanged. Samples beyond full scale are not clipped. A
+silent utterance has no level and is refused.
 """
 
 from collections import Counter
@@ -39,12 +39,12 @@ def add_pink(samples: np.ndarray, settings: Settings, scene: Scene) -> np.ndarra
 
 
 def add_babble(samples: np.ndarray, settings: Settings, scene: Scene) -> np.ndarray:
-    """Add the sum of utterances of other speakers, equally loud, each from a random place on.
+    """Add the sum of equally loud utterances of other speakers, each from a random position.
 
-    They are of as many different speakers as possible.
+    They come from as many different speakers as possible.
 
     Raises:
-        UtteranceError: the utterance's speaker is unknown, or nobody else is in the pool.
+        UtteranceError: the speaker of the utterance is unknown, or the pool has no other speaker.
     """
     sounds = scene.sounds
     assert sounds is not None
@@ -55,14 +55,14 @@ def add_babble(samples: np.ndarray, settings: Settings, scene: Scene) -> np.ndar
         raise UtteranceError(f"noise:babble: {reason}")
     order = _in_turn(scene.generator.permutation(others).tolist(), sounds.speakers)
     babble = np.zeros(len(samples))
-    for talker in range(settings["talkers"]):  # with too few of them some speak twice
+    for talker in range(settings["talkers"]):  # some speak twice if there are too few
         stretch = _stretch(sounds.load(order[talker % len(order)]), len(samples), scene)
         babble += stretch / rms(stretch)
     return _mixed(samples, babble, settings, scene)
 
 
 def _in_turn(numbers: Sequence[int], speakers: Sequence[str]) -> list[int]:
-    """The same numbers, so that nobody's second comes before somebody's first."""
+    """Reorder the numbers, so that every speaker comes once before any speaker comes twice."""
     counts: Counter[str] = Counter()
     turns = []
     for number in numbers:
@@ -81,13 +81,13 @@ def add_files(samples: np.ndarray, settings: Settings, scene: Scene) -> np.ndarr
 
 
 def _stretch(sound: np.ndarray, n_samples: int, scene: Scene) -> np.ndarray:
-    """(time,) float64: so many samples of a sound from a random place on, not silent.
+    """Return a random stretch of a sound, (n_samples,) float64, that is not silent.
 
-    A sound that is too short is repeated. Its end is blended into its beginning over 10 ms at equal
-    power, so that no seam clicks.
+    A short sound is repeated. Its end fades into its beginning over 10 ms at equal power, to avoid
+    clicks.
 
     Raises:
-        UtteranceError: many stretches were silent.
+        UtteranceError: too many stretches are silent.
     """
     loop = np.asarray(sound, np.float64)
     if len(loop) < n_samples:
@@ -107,7 +107,7 @@ def _stretch(sound: np.ndarray, n_samples: int, scene: Scene) -> np.ndarray:
 
 
 def _mixed(samples: np.ndarray, noise: np.ndarray, settings: Settings, scene: Scene) -> np.ndarray:
-    """Speech and noise at the requested ratio."""
+    """Return the sum of speech and noise at the requested ratio."""
     if is_silent(samples):
         raise UtteranceError("silent: it has no level that a signal-to-noise ratio could be of")
     level = active_rms(samples, scene.rate_hz) if settings["level"] == "active" else rms(samples)

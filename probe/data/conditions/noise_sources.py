@@ -1,7 +1,8 @@
-"""The sounds that conditions need: files of noise and impulse responses, and utterances for babble.
+"""The sounds of conditions: files of noise and impulse responses, and utterances for babble.
 
-All of them are read when a condition is opened: their sha256 are part of its recipe, and a silent
-one is an error. What does not fit into `KEPT_BYTES` is read again when it is drawn.
+All of them are read when a condition is opened: their SHA-256 hashes are part of its recipe, and a
+silent sound is an error. Sounds that do not fit into `KEPT_BYTES` are read again when they are
+drawn.
 """
 
 import hashlib
@@ -19,8 +20,8 @@ from probe.data.corpus import Corpus, Utterance, noise_files
 from probe.errors import ProbeError, UtteranceError
 
 KEPT_BYTES = 256_000_000
-POOL = 40  # utterances that babble is made of
-# Of longer ones the first part serves, so that the pool stays small.
+POOL = 40  # largest number of utterances for babble
+# Only the first part of longer utterances is used, which keeps the pool small.
 LONGEST_TALK_S = 60
 
 
@@ -29,9 +30,9 @@ class Sounds:
     """Sound files at one rate.
 
     Attributes:
-        sha256s: of the files' bytes.
-        speakers: who speaks in each file; empty where that does not matter.
-        speaker_of: key -> speaker of every utterance of the corpus, for babble.
+        sha256s: hash of each file.
+        speakers: the speaker in each file; empty if that does not matter.
+        speaker_of: speaker of every utterance of the corpus by key, for babble.
     """
 
     paths: Sequence[Path]
@@ -43,10 +44,10 @@ class Sounds:
     kept: dict[int, np.ndarray] = field(default_factory=dict, repr=False)
 
     def load(self, number: int) -> np.ndarray:
-        """(time,) float32 samples of one file; do not write into them.
+        """Return the (time,) float32 samples of one file, which must not be modified.
 
         Raises:
-            ProbeError: it changed since it was opened.
+            ProbeError: the file changed after it was opened.
         """
         if (samples := self.kept.get(number)) is not None:
             return samples
@@ -63,12 +64,12 @@ Settings = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Scene:
-    """What an effect may use besides samples and settings.
+    """Inputs of an effect besides samples and settings.
 
     Attributes:
-        generator: draws for this step of this utterance.
-        key: the utterance.
-        sounds: of this step; None for an effect that needs none.
+        generator: random generator of this step for this utterance.
+        key: key of the utterance.
+        sounds: sounds of this step; None for an effect without sounds.
     """
 
     rate_hz: int
@@ -84,10 +85,11 @@ Apply = Callable[[np.ndarray, Settings, Scene], np.ndarray]
 def open_sounds(
     path: Path, rate_hz: int, root: Path | None = None, shortest_s: float = 0.0
 ) -> Sounds:
-    """A sound file, or the rows of split ``noise`` of a manifest.
+    """Open a sound file, or the rows of split ``noise`` of a manifest.
 
     Raises:
-        ProbeError: missing, unreadable, silent, shorter than ``shortest_s``, or no such rows.
+        ProbeError: a file is missing, unreadable, silent or shorter than ``shortest_s``, or there
+            are no such rows.
     """
     paths = noise_files(path, root) if path.suffix.lower() == ".csv" else [path]
     sha256s, kept, n_bytes = [], {}, 0
@@ -113,14 +115,14 @@ def open_sounds(
 
 
 def open_pool(corpus: Corpus, rate_hz: int, seed: int, root: Path | None = None) -> Sounds:
-    """Utterances for babble: of the rows of split train (where there are none, of all), up to
-    `POOL`.
+    """Open up to `POOL` utterances for babble, from split train or, if that has no rows, from all
+    splits.
 
-    One of each speaker in turn, in an order that depends on ``seed`` and the names; silent and
-    unreadable ones are skipped.
+    The speakers take turns, in an order that depends on ``seed`` and the names; silent and
+    unreadable utterances are skipped.
 
     Raises:
-        ProbeError: fewer than two speakers are known, or no utterance can be used.
+        ProbeError: fewer than two speakers are known, or no utterance is usable.
     """
 
     def rank(name: str) -> bytes:

@@ -6,8 +6,8 @@ from collections import defaultdict
 from collections.abc import Iterable
 
 NUMBER = re.compile(r"(?<![\w.])-?\d+(?:\.\d+)?|(?<=[a-z_])\d+(?:\.\d+)?", re.IGNORECASE)
-# Setting, as a name has it -> the value that leaves the audio as it is. For factors the distance
-# from it is that of logarithms.
+# For each setting in a name, the value that leaves the audio unchanged. Distances of factors are
+# taken between logarithms.
 NEUTRAL = {
     "pitch:": 0,
     "gain:": 0,
@@ -20,19 +20,19 @@ NEUTRAL = {
 
 
 def by_severity(conditions: Iterable[str]) -> list[str]:
-    """Conditions in order: those that differ by one number only stand together, the milder first
-    (see `families`).
+    """Return the conditions in order: those that differ only in one number are adjacent, the milder
+    first (see `families`).
     """
     return [name for family in families(conditions).values() for name in family]
 
 
 def families(conditions: Iterable[str]) -> dict[str, list[str]]:
-    """Conditions by family: the name with ``#`` for the one number in which its members differ ->
-    the members, the milder first.
+    """Return families of conditions, the milder first, by their name with ``#`` in place of the one
+    number in which the members differ.
 
-    A level after ``@`` is a signal-to-noise ratio, so more is milder. Where a setting has a
-    `NEUTRAL` value, nearer to it is milder; of every other number less is. A condition without
-    relatives is a family of its own under its own name.
+    A level after ``@`` is a signal-to-noise ratio, so a higher one is milder. If a setting has a
+    `NEUTRAL` value, values closer to it are milder; for other numbers, smaller values are. A
+    condition without relatives forms its own family.
     """
     names = sorted(set(conditions))
     members: dict[str, list[tuple[float, str]]] = defaultdict(list)
@@ -53,7 +53,9 @@ def families(conditions: Iterable[str]) -> dict[str, list[str]]:
 
 
 def _severity(before: str, number: float) -> float:
-    """How far a number disturbs; ``before`` is the part of the condition's name in front of it."""
+    """Return the severity of a number; ``before`` is the part of the condition's name in front of
+    it.
+    """
     neutral = NEUTRAL.get(before.rpartition("+")[2])
     if neutral is None:
         return -number if before.endswith("@") else number

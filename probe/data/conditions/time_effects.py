@@ -7,34 +7,42 @@ import numpy as np
 from probe.data.conditions.channels import resampled
 from probe.data.conditions.noise_sources import Scene, Settings
 
-# Of the overlapping frames that tempo moves, and how far each may move from its place to fit the
-# one before.
+# Length of the overlapping frames in tempo, and the largest shift of a frame to fit the previous
+# one.
 FRAME_S, SEARCH_S = 0.03, 0.01
-FASTEST = 2.0  # beyond it frames would leave out some of the speech
+FASTEST = 2.0  # above it, frames would skip some of the speech
 
 
 def speed(samples: np.ndarray, settings: Settings, scene: Scene) -> np.ndarray:
-    """Resample: the pitch follows. Time t of the result is time t * factor of the speech."""
+    """Change speed and pitch by resampling. Time t of the result is time t * factor of the
+    speech.
+    """
     factor = settings["factor"]
     return resampled(samples, scene.rate_hz * factor, scene.rate_hz, round(len(samples) / factor))
 
 
 def tempo(samples: np.ndarray, settings: Settings, scene: Scene) -> np.ndarray:
-    """Keep the pitch. Time t of the result is time t * factor of the speech, within 20 ms."""
+    """Change the tempo but not the pitch. Time t of the result is time t * factor of the speech,
+    within 20 ms.
+    """
     return _stretched(
         samples, settings["factor"], round(len(samples) / settings["factor"]), scene.rate_hz
     )
 
 
 def pitch(samples: np.ndarray, settings: Settings, scene: Scene) -> np.ndarray:
-    """Shift by semitones at the same length: change tempo, then speed. Formants move too."""
+    """Shift the pitch by semitones at the same length, by changing tempo and then speed. Formants
+    move too.
+    """
     ratio = 2 ** (settings["semitones"] / 12)
     longer = _stretched(samples, 1 / ratio, round(len(samples) * ratio), scene.rate_hz)
     return resampled(longer, scene.rate_hz * ratio, scene.rate_hz, len(samples))
 
 
 def _stretched(samples: np.ndarray, factor: float, n_after: int, rate_hz: int) -> np.ndarray:
-    """(n_after,): overlapping frames that continue each other (WSOLA; Verhelst, Roelands, 1993)."""
+    """Return (n_after,) samples from overlapping frames that continue each other (WSOLA; Verhelst,
+    Roelands, 1993).
+    """
     hop = max(1, round(FRAME_S * rate_hz / 2))
     n_frame, reach = 2 * hop, round(SEARCH_S * rate_hz)
     # Two of these windows, a hop apart, sum to 1.

@@ -5,7 +5,7 @@ subsets of LibriSpeech or the folders of a Kaldi recipe; ``SPLIT=PART`` says whi
 Readers know a form on disk; `probe.data.corpus` checks the rows of all of them in one place.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +19,7 @@ SPLITS = ("train", "dev", "test", "noise")
 SPLIT_WORDS = {
     **{name: name for name in SPLITS},
     **dict.fromkeys(("training", "tr"), "train"),
-    **dict.fromkeys(("valid", "val", "validation", "development", "validated", "cv"), "dev"),
+    **dict.fromkeys(("valid", "val", "validation", "development", "cv"), "dev"),
     **dict.fromkeys(("testing", "eval", "evaluation"), "test"),
 }
 
@@ -47,13 +47,14 @@ class Reading:
         sha256: of what was read.
         folder: that paths are relative to.
         columns: of the rows.
+        rows: read once; the iterator may raise what `Reader.read` raises.
     """
 
     name: str
     sha256: str
     folder: Path
     columns: Sequence[str]
-    rows: Sequence[Row]
+    rows: Iterable[Row]
 
 
 @dataclass(frozen=True)

@@ -64,7 +64,7 @@ def source_of(text: str, rest: str) -> Source:
 def _refusal(source: Source, forms: list[str]) -> str:
     path = source.path
     if not path.exists():
-        return f"{source.text}: {path} does not exist; expected a manifest or a folder of a corpus."
+        return f"{path}: does not exist; expected a manifest or a folder of a corpus."
     if forms:
         return (
             f"{source.text}: may be of the forms {listed(forms)}. Write the one that is meant "

@@ -1,102 +1,230 @@
-"""Corpora as CSV manifests.
+"""Tables: text with commas, tabs, vertical bars or semicolons, JSON, Parquet, and DataFrames.
 
-A manifest is UTF-8 CSV with the columns ``path,text,speaker,domain,split,duration_s`` and any
-others. Columns that promise a part of a file, a single channel or a gain are refused: toolkits have
-such columns (NeMo: ``offset`` and ``duration``; Kaldi: ``start`` and ``end``; lhotse: ``channel``),
-and a column that is ignored gives wrong features.
+The content decides which of them a file is. Only the column of paths is compulsory;
+`probe.data.readers.columns` has the names that columns may have. Layouts that are known by their
+own marks: Common Voice (a column ``client_id``, audio in ``clips/``) and LJSpeech (bars without a
+header, audio in ``wavs/``).
 """
 
+import dataclasses
 import hashlib
+import json
+import logging
+import os
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from probe.data.csv_tables import Rows, decoded_table, table_rows
-from probe.data.readers.reading import COLUMNS, Reader, Reading, Row, Source
-from probe.errors import ProbeError, refuse_problems
-
-
-@dataclass(frozen=True)
-class Promise:
-    """A group of columns, by what they would have layerprobe do.
-
-    Attributes:
-        words: a column belongs to the group if its name is one of these, beside words that only say
-            of what or in which unit.
-        values: a pattern of the values that would do it; a column of other values is a label.
-        meaning: what the values say, in a message.
-        remedy: what to do.
-    """
-
-    words: frozenset[str]
-    values: re.Pattern[str]
-    meaning: str
-    remedy: str
-
-
-def _words(text: str) -> frozenset[str]:
-    return frozenset(text.split())
-
-
-# Numbers, also with a unit, and times such as 0:01:02.5.
-NUMBER = re.compile(
-    r"[-+]?(\d+:)*(\d+[.,]?\d*|[.,]\d+)(e[-+]?\d+)?\s*(s|sec|ms|x|%|db)?", re.IGNORECASE
+from probe.data.csv_tables import (
+    SEPARATORS,
+    csv_records,
+    decoded_table,
+    header_of,
+    names_in,
+    refuse_doubled,
 )
-CHANNEL = re.compile(
-    r"\[?\d+(\s*[,;]\s*\d+)*\]?|[ablr]|left|right|(ch|channel)\s*\d+", re.IGNORECASE
-)
-PROMISES = (
-    Promise(
-        _words(
-            "start begin beginning onset offset from to end ending stop finish tmin tmax xmin xmax"
-        ),
-        NUMBER,
-        "a part of a file",
-        "Cut each part into a file of its own and remove the column",
-    ),
-    Promise(
-        _words("duration dur"),
-        NUMBER,
-        "how much of a file is meant",
-        "Put the length of the whole file into duration_s, in seconds, and remove this column; "
-        "cut parts into files of their own",
-    ),
-    Promise(
-        _words("channel channels chan ch"),
-        CHANNEL,
-        "a channel of a file",
-        "Split the channels into files of their own and remove the column",
-    ),
-    Promise(
-        _words("gain volume speed tempo"),
-        NUMBER,
-        "a change of the sound",
-        "Change the files, or name a condition with --condition (docs/conditions.md), and remove "
-        "the column",
-    ),
-)
-# Words beside those of a promise: of what, and in which unit. A column with any other word in its
-# name is a label.
-NEUTRAL_WORDS = _words(
-    "s sec secs second seconds ms msec millisecond milliseconds sample samples frame frames "
-    "time times timestamp timestamps at position pos index idx id segment seg utt utterance clip "
-    "chunk cut audio wav speech recording rec file source turn vad trim crop db factor"
-)
+from probe.data.json_tables import json_records
+from probe.data.readers.columns import ALIASES, Columns, Table, columns_of, plain_name
+from probe.data.readers.reading import SPLIT_WORDS, Reader, Reading, Row, Source
+from probe.errors import ProbeError, listed, refuse_problems
+from probe.foreign_files import HEAD_BYTES, true_form
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+log = logging.getLogger("probe")
+
+ENDINGS = (".csv", ".tsv", ".jsonl", ".json", ".parquet")
+# SpeechBrain's name for the folder of the audio.
+DATA_ROOT = re.compile(r"(\$data_root|\$?\{data_root\})/*", re.IGNORECASE)
+LJSPEECH = {2: ("id", "text"), 3: ("id", "raw_text", "text")}
 
 
-def read_manifest(source: Source) -> Reading:
-    """The rows of a CSV manifest.
+def read_table(source: Source) -> Reading:
+    """The rows of a table, or of the tables of a folder that are named after ``#``.
 
     Raises:
-        ProbeError: no such file, wrong encoding, missing columns, rows that are not CSV, columns
-            that would change what is heard.
+        ProbeError: no such file, wrong encoding, no column of paths, rows that cannot be read,
+            columns that would change what is heard and cannot be used.
     """
-    path = source.path
-    if not path.is_file():
-        problem = "is a folder" if path.is_dir() else "does not exist"
+    root = source.path
+    files = _files(source)
+    readings = [_reading(path, split, root) for path, split in files]
+    if len(files) == 1 and not source.parts:
+        return readings[0]
+    lines = [
+        f"{split} {reading.sha256}" for (_, split), reading in zip(files, readings, strict=True)
+    ]
+    return Reading(
+        f"{root.resolve().name}-{'+'.join(path.stem for path, _ in files)}",
+        hashlib.sha256("\n".join(lines).encode()).hexdigest(),
+        root,
+        tuple(dict.fromkeys(name for reading in readings for name in reading.columns)),
+        Rows([reading.rows for reading in readings]),
+    )
+
+
+def read_frame(frame: "pd.DataFrame", folder: Path) -> Reading:
+    """The rows of a DataFrame; paths are relative to ``folder``, and the index is not read."""
+    table = _of_frame("DataFrame", frame)
+    columns = columns_of(table)
+    text = json.dumps([list(table.columns), *map(list, table.rows)])
+    sha256 = hashlib.sha256(text.encode()).hexdigest()
+    return Reading("dataframe", sha256, folder, columns.names, TableRows(table, columns))
+
+
+class Rows:
+    """The rows of several tables, one after the other."""
+
+    def __init__(self, parts: Sequence[Any]) -> None:
+        self._parts = parts
+
+    def __len__(self) -> int:
+        return sum(map(len, self._parts))
+
+    def __iter__(self) -> Iterator[Row]:
+        for part in self._parts:
+            yield from part
+
+
+@dataclasses.dataclass(frozen=True)
+class TableRows:
+    """The rows of one table, made one at a time.
+
+    Attributes:
+        prefix: folder before each path that is not absolute, empty or with a slash behind it.
+        split: of the rows that have none.
+        is_split_sure: whether a row of another split is a mistake.
+    """
+
+    table: Table
+    columns: Columns
+    prefix: str = ""
+    split: str = ""
+    is_split_sure: bool = False
+
+    def __len__(self) -> int:
+        return len(self.table.rows)
+
+    def __iter__(self) -> Iterator[Row]:
+        problems: list[str] = []
+        words: dict[str, str] = {}
+        for index, cells in enumerate(self.table.rows):
+            where = self.table.where(index)
+            try:
+                values = self.columns.values(cells)
+            except ValueError as error:
+                problems.append(f"{where}: {error}.")
+                continue
+            values["path"] = self._path(values["path"])
+            word = values.get("split", "")
+            split = SPLIT_WORDS.get(word, word) or self.split
+            if split != word:
+                if word:
+                    words[word] = split
+                values["split"] = split
+            if self.is_split_sure and split != self.split:
+                problems.append(
+                    f"{where}: split {word!r}, but the corpus was named with {self.split}= for "
+                    "this table. Leave that out, or correct the row."
+                )
+            yield Row(where, values)
+        refuse_problems(problems)
+        if words:
+            said = listed([f"{word} as {split}" for word, split in words.items()])
+            log.info("%s: splits are read under our names: %s", self.table.file, said)
+
+    def _path(self, written: str) -> str:
+        if match := DATA_ROOT.match(written):
+            root = os.environ.get("DATA_ROOT", "")
+            return os.path.join(root, written[match.end() :])  # noqa: PTH118 - text
+        return written if not self.prefix or written.startswith("/") else self.prefix + written
+
+
+def _files(source: Source) -> list[tuple[Path, str]]:
+    """(table, split that was named for it) of a source."""
+    root = source.path
+    if root.is_file() and not source.parts:
+        return [(root, "")]
+    if not root.is_dir():
+        problem = "is a file and has no parts" if root.is_file() else "does not exist"
         raise ProbeError(
-            f"{path}: {problem}; expected a CSV manifest with the columns {','.join(COLUMNS)}."
+            f"{source.text}: {root} {problem}; expected a table, or FOLDER#TABLE,TABLE."
         )
+    if not source.parts and (root / "metadata.csv").is_file():
+        return [(root / "metadata.csv", "")]
+    tables = sorted(item.name for item in root.iterdir() if item.suffix.lower() in ENDINGS)
+    files = []
+    for split, part in source.parts:
+        names = (
+            [part]
+            if (root / part).is_file()
+            else [name for name in tables if Path(name).stem == part]
+        )
+        if len(names) != 1:
+            problem = f"{part} may be {listed(names)}" if names else f"{part} not found"
+            raise ProbeError(
+                f"{source.text}: {problem} in {root}; found {listed(tables, 10) or 'no tables'}. "
+                "Write FOLDER#TABLE,TABLE or FOLDER#SPLIT=TABLE with names of tables."
+            )
+        files.append((root / names[0], split))
+    if not files:
+        raise ProbeError(
+            f"{source.text}: {root} is a folder; found {listed(tables, 10) or 'no tables'}. Write "
+            "which of them are meant: FOLDER#train,dev,test, or FOLDER#train=TABLE,test=TABLE."
+        )
+    return files
+
+
+def _reading(path: Path, split: str, root: Path) -> Reading:
+    """The rows of one table; paths are relative to its folder, and become relative to ``root`` if
+    that is a folder.
+    """
+    content = path.read_bytes()
+    sha256 = hashlib.sha256(content).hexdigest()
+    table, place = _table(path, content)
+    del content
+    columns = columns_of(table)
+    folder = path.parent
+    if not place and _has_clips(path, table):
+        place = "clips"
+    if root.is_dir():
+        place = os.path.normpath(os.path.join(os.path.relpath(folder, root), place))  # noqa: PTH118
+        folder = root
+    prefix = "" if place in ("", ".") else f"{place}/"
+    implied = split or (SPLIT_WORDS.get(path.stem, "") if root.is_dir() else "")
+    rows = TableRows(table, columns, prefix, implied, bool(split))
+    names = columns.names
+    if implied and "split" not in names:
+        names = (*names, "split")
+    return Reading(path.stem, sha256, folder, names, rows)
+
+
+def _has_clips(path: Path, table: Table) -> bool:
+    """Whether a table is Common Voice's, whose paths are relative to ``clips/`` beside it."""
+    return "client_id" in table.columns and (path.parent / "clips").is_dir()
+
+
+def _table(path: Path, content: bytes) -> tuple[Table, str]:
+    """The table in a file, and the folder beside it that its paths are relative to."""
+    if content.startswith(b"PAR1"):
+        return _parquet(path), ""
+    is_json = true_form(content[:HEAD_BYTES])[0] == "JSON"
+    text = decoded_table(path, content, "a JSON table" if is_json else "a CSV table")
+    del content
+    if is_json or text.lstrip().startswith("["):
+        return _of_records(str(path), *json_records(path, text)), ""
+    header = header_of(text)
+    separators = [
+        separator
+        for separator in SEPARATORS
+        if {plain_name(name) for name in names_in(header, separator)} & set(ALIASES["path"])
+    ]
+    if not separators and (ending := _ending(path, header)):
+        return _ljspeech(path, text, ending), "wavs"
+    most = max(SEPARATORS, key=header.count)  # the columns that were found are named
+    separator = separators[0] if separators else most
 
     def is_file(name: str) -> bool:
         try:
@@ -104,48 +232,162 @@ def read_manifest(source: Source) -> Reading:
         except (OSError, ValueError):  # a name may be any text
             return False
 
-    content = path.read_bytes()
-    remedy = "Add the column and leave it empty where a value is unknown."
-    columns, rows = table_rows(path, decoded_table(path, content), COLUMNS, is_file, remedy)
-    refuse_problems([f"{path} line {line}: {reason}" for line, reason in refused_columns(rows)])
-    sha256 = hashlib.sha256(content).hexdigest()
-    corpus_rows = [Row(f"{path} line {line}", values) for line, values in rows]
-    return Reading(path.stem, sha256, path.parent, columns, corpus_rows)
+    readings, errors = {}, []
+    for is_quoted in (True, False) if separator != "," and '"' in text else (True,):
+        try:
+            readings[is_quoted] = csv_records(path, text, separator, is_file, is_quoted)
+        except ProbeError as error:
+            errors.append(error)
+    if not readings:
+        raise errors[0]
+    # Common Voice has texts that begin with a quote. A reading that joins lines swallows rows.
+    is_quoted = max(readings, key=lambda item: len(readings[item][1]))
+    columns, records = readings[is_quoted]
+    if not is_quoted:
+        log.info("%s: its double quotes are characters of texts, not around fields", path)
+    numbers, rows = [line for line, _ in records], [values for _, values in records]
+    return Table(str(path), columns, rows, numbers), ""
 
 
-def promise_of(column: str) -> Promise | None:
-    """The group of a column's name, however its words are joined (``segment_startMs``)."""
-    parts = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", column)
-    words = set(re.split(r"[\W_]+", parts.lower())) - {""}
-    for promise in PROMISES:
-        if words & promise.words and words <= promise.words | NEUTRAL_WORDS:
-            return promise
-    return None
+def _ending(path: Path, header: str) -> str:
+    """The ending of the audio that the first line names, where it is LJSpeech's; else empty."""
+    fields = header.split("|")
+    if len(fields) not in LJSPEECH or "/" in fields[0]:
+        return ""
+    endings = (".wav", ".flac", ".mp3", ".ogg")
+    files = [path.parent / "wavs" / f"{fields[0]}{ending}" for ending in endings]
+    return next((file.suffix for file in files if file.is_file()), "")
 
 
-def refused_columns(rows: Rows) -> Iterator[tuple[int, str]]:
-    """(first line, reason) of each column that would change what is heard."""
-    for column in rows[0][1] if rows else ():
-        promise = promise_of(column)
-        if promise is None or column == "duration_s":  # it is compared with the audio
-            continue
-        values = [(line, row[column].strip()) for line, row in rows]
-        matches = [(line, value) for line, value in values if promise.values.fullmatch(value)]
-        if matches:
-            line, value = matches[0]
-            yield (
-                line,
-                f"column {column} names {promise.meaning} ({value!r}), in {len(matches)} of "
-                f"{len(rows)} rows; layerprobe reads whole files and averages their channels. "
-                f"{promise.remedy}. If the column is a label, rename it to label_{column}.",
+def _ljspeech(path: Path, text: str, ending: str) -> Table:
+    """The table of LJSpeech's ``metadata.csv``: id, text as printed, normalised text."""
+    lines = [(number, line) for number, line in enumerate(text.splitlines(), start=1) if line]
+    names = LJSPEECH[lines[0][1].count("|") + 1]
+    rows = []
+    for number, line in lines:
+        fields = line.split("|")
+        if len(fields) != len(names):
+            raise ProbeError(
+                f"{path} line {number}: {len(fields)} fields between vertical bars; the first line "
+                f"has {len(names)}. Remove bars from texts."
             )
+        rows.append([fields[0] + ending, *fields])
+    return Table(str(path), ("path", *names), rows, [number for number, _ in lines])
+
+
+def _of_records(file: str, unit: str, records: Iterable[tuple[int, dict[str, Any]]]) -> Table:
+    """The table of JSON objects, whose fields may differ."""
+    places: dict[str, int] = {}
+    rows: list[list[str]] = []
+    numbers: list[int] = []
+    for number, fields in records:
+        row = [""] * len(places)
+        for name, value in fields.items():
+            text = value if type(value) is str else _text(value)
+            if isinstance(value, dict | list) and plain_name(name) in ALIASES["path"]:
+                raise ProbeError(
+                    f"{file} {unit} {number}: {name} is {text[:60]}; expected the path of one "
+                    "file. Write path, start, end and channel as fields of their own."
+                )
+            index = places.setdefault(name, len(row))
+            if index == len(row):
+                row.append(text)
+            else:
+                row[index] = text
+        rows.append(row)
+        numbers.append(number)
+    for row in rows:
+        row += [""] * (len(places) - len(row))
+    return Table(file, tuple(places), rows, numbers, unit)
+
+
+def _parquet(path: Path) -> Table:
+    try:
+        import pandas as pd
+
+        frame = pd.read_parquet(path)
+    except ImportError as error:
+        raise ProbeError(
+            f"{path}: Parquet is read with pyarrow, which is not installed. "
+            "Run `pip install layerprobe[parquet]`, or save the table as CSV in UTF-8."
+        ) from error
+    except (OSError, ValueError) as error:  # pyarrow's errors are kinds of these
+        reason = str(error).splitlines()[0]
+        raise ProbeError(f"{path}: not readable as Parquet ({reason}). Write it again.") from error
+    return _of_frame(str(path), frame)
+
+
+def _of_frame(file: str, frame: "pd.DataFrame") -> Table:
+    """The table of a DataFrame, rows counted from 1."""
+    names = [str(name) for name in frame.columns]
+    refuse_doubled(file, names)
+    columns = []
+    for index, name in enumerate(names):
+        series = frame.iloc[:, index]
+        values = series.astype(object).where(series.notna(), None)
+        if plain_name(name) in ALIASES["path"] and any(
+            isinstance(value, dict | bytes) for value in values
+        ):
+            raise ProbeError(
+                f"{file}: column {name} holds audio itself, not paths. Write the audio to files "
+                "and name them in the column."
+            )
+        columns.append([value if type(value) is str else _text(value) for value in values])
+    rows = list(zip(*columns, strict=True))
+    return Table(file, names, rows, range(1, len(rows) + 1), "row")
+
+
+def _text(value: Any) -> str:
+    """A value as a manifest has it: nothing for none, whole numbers without a point, the items of a
+    list between semicolons, anything else as JSON or as its own text.
+    """
+    if hasattr(value, "tolist"):  # numpy's
+        value = value.tolist()
+    if value is None or value != value:
+        return ""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    if isinstance(value, list | tuple) and not any(isinstance(v, list | dict) for v in value):
+        return ";".join(_text(item) for item in value)
+    if isinstance(value, dict | list | tuple):
+        return json.dumps(value, ensure_ascii=False, default=str)
+    return str(value)
+
+
+def _recognises(path: Path) -> bool:
+    """Whether a file has the ending of a table and a column of paths; ``.csv`` always is a table.
+
+    A folder is that of Common Voice (``clips/`` beside tables with tabs) or of LJSpeech.
+    """
+    if path.is_dir():
+        has_clips = (path / "clips").is_dir() and any(path.glob("*.tsv"))
+        return has_clips or ((path / "wavs").is_dir() and (path / "metadata.csv").is_file())
+    ending = path.suffix.lower()
+    if ending != ".tsv" or not path.is_file():
+        return ending == ".csv" and path.is_file()
+    with path.open("rb") as file:
+        header = file.read(HEAD_BYTES).decode("utf-8-sig", errors="replace")
+    return "\t" in header_of(header)  # fairseq's first line is a folder
+
+
+def _recognises_json(path: Path) -> bool:
+    """Whether the beginning of a file has a field of paths; lhotse's manifests have none."""
+    if path.suffix.lower() not in (".jsonl", ".json") or not path.is_file():
+        return False
+    with path.open("rb") as file:
+        head = file.read(HEAD_BYTES * 16).decode("utf-8-sig", errors="replace")
+    is_lhotse = re.search(r'"(recording|recording_id|sources)"\s*:', head)
+    return not is_lhotse and any(f'"{name}"' in head.lower() for name in ALIASES["path"])
+
+
+def _recognises_parquet(path: Path) -> bool:
+    return path.suffix.lower() == ".parquet" and path.is_file()
 
 
 READERS = (
-    Reader(
-        "csv",
-        "table with a header and the column path",
-        read_manifest,
-        lambda path: path.is_file() and path.suffix.lower() == ".csv",
-    ),
+    Reader("csv", "table with a header: commas, tabs, bars", read_table, _recognises),
+    Reader("jsonl", "table in JSON, or an object per line", read_table, _recognises_json),
+    Reader("parquet", "table in Parquet", read_table, _recognises_parquet),
 )

@@ -34,9 +34,12 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import numpy as np
+from pydantic import Field, ValidationInfo, field_validator
 
 from probe.data.corpus import Utterance
+from probe.data.intervals import LabelledInterval
 from probe.data.label_budgets import Budget, in_drawn_order
+from probe.data.time_labels.files import TIER
 from probe.errors import ProbeError, listed
 from probe.evaluation.dataset import (
     Features,
@@ -47,7 +50,15 @@ from probe.evaluation.dataset import (
     refuse_empty,
     shuffled,
 )
-from probe.evaluation.kind import AtLeastOne, Kind, Main, ProjectedSettings, Rate, Several
+from probe.evaluation.kind import (
+    AtLeastOne,
+    Kind,
+    Main,
+    ProjectedSettings,
+    Rate,
+    Several,
+    TimeLabelSettings,
+)
 from probe.evaluation.labelled_rows import LabelledRows, labelled_rows
 from probe.evaluation.linear_search import (
     Chosen,
@@ -83,26 +94,43 @@ OF_CLASSES = (ACCURACY.name, UAR.name, MACRO_F1.name)
 OF_TWO_CLASSES = (AUC.name, EER.name)
 
 
-class Settings(ProjectedSettings):
+class Settings(TimeLabelSettings, ProjectedSettings):
     """See tasks/README.md."""
 
     label: str = "speaker"
-    view: Literal["mean", "meanstd"] = "meanstd"
+    view: Literal["mean", "meanstd", "interval"] = Field("meanstd", validate_default=True)
     l2: AtLeastOne[Rate] = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
     metric: Literal["accuracy", "uar", "macro_f1", "auc"] = "accuracy"
     class_weight: Literal["none", "balanced"] = "none"
     standardize: bool = True
     weighted: bool = True
     controls: Several[Literal["majority", "shuffled"]] = ("majority", "shuffled")
-    types: str = ""
     online_code: bool = False
     budgets: Several[Budget] = ()
 
     UNHASHED: ClassVar[dict[str, object]] = {
         **ProjectedSettings.UNHASHED,
+        "labels": "",
+        "tier": TIER,
+        "ignore": ("",),
         "metric": "accuracy",
         "class_weight": "none",
     }
+
+    @field_validator("view")
+    @classmethod
+    def _of_intervals(cls, view: str, info: ValidationInfo) -> str:
+        usual = {name: cls.UNHASHED[name] for name in ("labels", "tier", "ignore")}
+        if view != "interval" and any(
+            info.data.get(name, usual[name]) != usual[name] for name in usual
+        ):
+            raise ValueError("'interval' with labels over time (labels, tier, ignore)")
+        return view
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """See `probe.evaluation.kind.Settings`."""
+        return frozenset({"labels"} if self.view == "interval" else ())
 
     @property
     def predicted_column(self) -> str:
@@ -255,6 +283,8 @@ def _impossible(classes: Sequence[str], rows: Sequence[Utterance], column: str) 
     """Why these rows cannot be scored by a probe of ``classes``; empty where they can."""
     if not rows:
         return f"no rows with {column}"
+    if isinstance(rows[0], LabelledInterval):
+        return ""  # words and phones are an open set: those that training lacks count as errors
     unseen = sorted({item.label(column) for item in rows} - set(classes))
     names = listed(
         [name if len(name) <= LONGEST_SHOWN else f"{name[:LONGEST_SHOWN]}…" for name in unseen]

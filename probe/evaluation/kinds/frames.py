@@ -1,6 +1,7 @@
 """Kind ``frames``: a label for every frame, by multinomial logistic regression on every layer.
 
-Labels are intervals of time (`probe.data.intervals`). The frames that are learnt from and scored
+Labels are intervals of time (`probe.data.intervals`), or derived from speaker turns
+(`probe.data.time_labels.derived`). The frames that are learnt from and scored
 are those of the task's grid, ``grid_ms`` apart, the same for every model: frame k of an utterance
 stands at (k + 3/4) * ``grid_ms``. Its label is that of the interval in which it lies; frames in
 none, or with a label that the task ignores, are left out and counted. A layer answers for a frame
@@ -9,14 +10,6 @@ its last one after its end. So labels and counts depend on the intervals alone, 
 hop, field or stride are scored on the same frames. At 20 ms the grid has frames at 15, 35, 55 ms
 ...: the families whose frames are centred at 12.5 + 20 i ms, at 12.5 + 10 i ms and at 20 i ms all
 have one within 5 ms, and none of them has two that are equally near.
-
-Frame i of a layer is centred at ``i * hop + field / 2`` samples, where the field is what one frame
-of the front-end hears: 400 samples at 16 kHz, 25 ms, in most families (wav2vec2's convolutions and
-the spectral windows alike). A stored recipe has the hop, and the field where it is another; recipes
-of earlier versions lack it, but the lengths of their utterances confine it to a few samples: where
-those contradict 25 ms, the nearest value that they allow is taken. Transformer layers see more, but
-their frame i stands where that of the front-end stands. Layers whose frames stand elsewhere
-(`Features.on_grids`) are probed apart.
 
 Metric: accuracy, correct frames / frames (higher is better), per speaker. Labels that training does
 not have count as errors. The strength of the l2 penalty is picked on dev, see
@@ -31,20 +24,22 @@ Controls, which say what of an accuracy is not the layer's doing:
               accuracy on the task less this one is the probe's selectivity.
 """
 
+import functools
 import hashlib
 import logging
 import math
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
 
 from probe.data.corpus import Utterance
-from probe.data.intervals import Spans
+from probe.data.intervals import Derivation, Spans
 from probe.data.label_budgets import UtteranceBudget
+from probe.data.time_labels.derived import changes, speech_and_nonspeech
 from probe.errors import ProbeError, listed
 from probe.evaluation.dataset import (
     Features,
@@ -55,7 +50,16 @@ from probe.evaluation.dataset import (
     refuse_empty,
     shuffled,
 )
-from probe.evaluation.kind import AtLeastOne, Kind, Main, ProjectedSettings, Rate, Several
+from probe.evaluation.frame_times import first_centre_s
+from probe.evaluation.kind import (
+    AtLeastOne,
+    Kind,
+    Main,
+    ProjectedSettings,
+    Rate,
+    Several,
+    TimeLabelSettings,
+)
 from probe.evaluation.kinds.row_reader import READ_BYTES, Chosen, StoredRows, in_store_order
 from probe.evaluation.linear_search import best_of, entry, judge, judged
 from probe.evaluation.questions import Answers, budgets
@@ -75,17 +79,13 @@ METRIC: dict[str, Any] = {
     "select_by": ACCURACY.name,
     "head": "linear",
 }
-FIELD_S = 0.025
 FIRST = 0.75  # where the first frame of the grid stands, in steps of it
 ROUNDING = 1e-6  # of steps: centres that are so near to the middle are in the middle
 
 
-class Settings(ProjectedSettings):
-    """See tasks/README.md. ``labels``: a file in the corpus' folder; ``--labels`` replaces it."""
+class Settings(TimeLabelSettings, ProjectedSettings):
+    """See tasks/README.md."""
 
-    labels: str = ""
-    tier: str = "phones"
-    ignore: Several[str] = ("",)
     l2: AtLeastOne[Rate] = (1e-4, 1e-3, 1e-2, 1e-1)
     standardize: bool = True
     context: int = Field(0, ge=0, le=MOST_CONTEXT)
@@ -93,8 +93,33 @@ class Settings(ProjectedSettings):
     grid_ms: float = Field(20.0, ge=1, le=1000)
     weighted: bool = True
     controls: Several[Literal["majority", "shuffled", "types"]] = ("majority",)
-    types: str = ""
     budgets: Several[UtteranceBudget] = ()
+    derive: Literal["", "speech", "change"] = ""
+    collar_ms: float = Field(50.0, ge=1, le=10_000)
+
+    UNHASHED: ClassVar = {**ProjectedSettings.UNHASHED, "derive": "", "collar_ms": 50.0}
+
+    @field_validator("derive")
+    @classmethod
+    def _without_types(cls, derive: str, info: ValidationInfo) -> str:
+        typed = info.data.get("types", "") or "types" in info.data.get("controls", ())
+        if derive and typed:
+            raise ValueError("no derived labels with types, which are of labels that are read")
+        return derive
+
+    @field_validator("collar_ms")
+    @classmethod
+    def _of_changes(cls, collar_ms: float, info: ValidationInfo) -> float:
+        if info.data.get("derive") != "change":
+            raise ValueError("no collar without derive = 'change'")
+        return collar_ms
+
+    @property
+    def derivation(self) -> Derivation | None:
+        """See `TimeLabelSettings`."""
+        if self.derive == "change":
+            return functools.partial(changes, collar_s=self.collar_ms / 1000)
+        return speech_and_nonspeech if self.derive else None
 
     @property
     def view(self) -> str:
@@ -423,27 +448,6 @@ def _drawn(
     excluded["frames beyond max_frames"] += len(rows) - most
     whole[np.random.default_rng([seed, len(rows)]).permutation(rows)[most:]] = -1
     return np.split(whole, np.cumsum([len(item) for item in places])[:-1])
-
-
-def first_centre_s(features: Features) -> float:
-    """Seconds from the start of the audio to the centre of the first frame; see the module."""
-    if (field_s := features.store.field_s(features.layers[0])) is not None:
-        return field_s / 2
-    model = features.store.recipe["model"]
-    rate_hz, hop = model["rate_hz"], model["hop_samples"]
-    lengths = [
-        (round(item.duration_s * rate_hz), item.n_frames)
-        for (condition, _), item in features.stored.items()
-        if features.stores[condition].stretch == 1
-    ]
-    usual = round(FIELD_S * rate_hz)
-    if not lengths:
-        return usual / 2 / rate_hz
-    # frames = 1 + (samples - field) // hop, so each utterance leaves one hop's width of fields.
-    low = max(samples - n_frames * hop for samples, n_frames in lengths) + 1
-    high = min(samples - (n_frames - 1) * hop for samples, n_frames in lengths)
-    field = min(max(usual, low), high) if low <= high else usual
-    return field / 2 / rate_hz
 
 
 def _questions(

@@ -24,10 +24,10 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from probe.data.label_budgets import UtteranceBudget
 from probe.errors import ProbeError, listed
 from probe.evaluation.dataset import Features, Problem, Score, lacking, layer_sum, shuffled
 from probe.evaluation.kind import AtLeastOne, Kind, Main, ProjectedSettings, Rate, Several
-from probe.data.label_budgets import UtteranceBudget
 from probe.evaluation.labelled_rows import LabelledRows, labelled_rows
 from probe.evaluation.questions import Answers, budgets
 from probe.evaluation.tasks import Task

@@ -102,7 +102,7 @@ class StoredRows:
             )
             for item in stretches
         ]
-        parts = [_part_of(item.stored, first, stop) for item, first, stop in wider]
+        parts = [part_of(item.stored, first, stop) for item, first, stop in wider]
         array = self.features.stored_rows(self.layer, parts, stretches[0].condition)
         array = replace(array, values=self.features.project(self.layer, array.values))
         if self.context == 0:
@@ -180,7 +180,7 @@ def _reads(
         yield waiting
 
 
-def _part_of(stored: Stored, first: int, stop: int) -> Stored:
+def part_of(stored: Stored, first: int, stop: int) -> Stored:
     """A version of an utterance cut down to its frames ``first`` to ``stop``."""
     if (first, stop) == (0, stored.n_rows):
         return stored

@@ -85,6 +85,7 @@ class Settings(ProjectedSettings):
     controls: Several[Literal["shuffled"]] = ("shuffled",)
 
     UNHASHED: ClassVar = {**ProjectedSettings.UNHASHED, "enroll": "clean"}
+    NO_FOLDS: ClassVar = "a trial may pair utterances of two folds"
 
     @field_validator("backends")
     @classmethod

@@ -14,8 +14,6 @@ import torch
 
 from probe.errors import ProbeError
 
-PROJECTIONS = ("pca", "random")
-
 
 @dataclass(frozen=True)
 class Projection:

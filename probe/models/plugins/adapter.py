@@ -309,9 +309,9 @@ def _of_contract(
         ProbeError: what it returned is not of the contract's form.
     """
 
-    def refuse_unless(holds: bool, found: str, expected: str) -> None:
+    def refuse_unless(holds: bool, actual: str, expected: str) -> None:
         if not holds:
-            raise ProbeError(f"{name}: encode returned {found}; expected {expected}. See {PAGE}.")
+            raise ProbeError(f"{name}: encode returned {actual}; expected {expected}. See {PAGE}.")
 
     is_list = isinstance(returned, tuple | list)
     refuse_unless(

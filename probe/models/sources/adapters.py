@@ -1,11 +1,11 @@
-"""Adapters beside a checkpoint: those of a language in the MMS models, which are loaded, and those
-of PEFT, which are refused.
+"""Adapters of a checkpoint: language adapters of the MMS models are loaded, PEFT adapters are
+refused.
 
 A checkpoint of the MMS kind (``adapter_attn_dim`` in its configuration) has small layers in every
-block, and a CTC head, of each language in a file ``adapter.<language>.safetensors`` (or ``.bin``).
-``target_lang`` in tokenizer_config.json or config.json names the language. This module does what
-``Wav2Vec2ForCTC.from_pretrained(folder, target_lang=...)`` does: the language's weights stand for
-those in the main file. They change the layers, so they belong to the hash of the weights.
+block and a CTC head, which each language has in a file ``adapter.<language>.safetensors`` (or
+``.bin``). ``target_lang`` in tokenizer_config.json or config.json names the language. This module
+does what ``Wav2Vec2ForCTC.from_pretrained(folder, target_lang=...)`` does: the language's weights
+replace those in the main file. They change the layers, so the hash of the weights includes them.
 """
 
 import json
@@ -27,10 +27,10 @@ INSIDE_BLOCKS, HEAD = ".adapter_layer.", "lm_head."
 
 
 def language_of(folder: Path, config: Any) -> str:
-    """Return the language that a checkpoint's files name; empty where they name none.
+    """Return the language that a checkpoint's files name; empty if they name none.
 
     Raises:
-        ProbeError: they name two, or something that is no name.
+        ProbeError: the files name two languages, or something that is not a name.
     """
     names = {
         "config.json": getattr(config, "target_lang", None),
@@ -60,13 +60,13 @@ def languages_beside(folder: Path) -> list[str]:
 
 
 def adapter_files(language: str) -> list[str]:
-    """Return names that the adapter of a language may have, in order of preference."""
+    """Return possible names of a language's adapter, in order of preference."""
     return [f"adapter.{language}.{ending}" for ending in ("safetensors", "bin")]
 
 
 def adapter_of(folder: Path, config: Any, language: str, notes: list[str]) -> Path | None:
-    """Return the adapter's file of the language; None where none is to be loaded, with a note where
-    adapters lie there.
+    """Return the file of the language's adapter, or None if none is loaded; add a note if the
+    folder has adapters.
     """
     languages = languages_beside(folder)
     has_layers = getattr(config, "adapter_attn_dim", None) is not None
@@ -104,16 +104,16 @@ def with_adapter(
     prefix: str,
     has_head: bool,
 ) -> dict[str, Tensor]:
-    """Return the weights of a checkpoint with those of a language's adapter instead of its own.
+    """Return the weights of a checkpoint, with those of a language's adapter in place of its own.
 
     Args:
-        tensors: those of the main file.
+        tensors: weights of the main file.
         expected: names of the model's weights without ``prefix``.
-        prefix: what may stand before them.
-        has_head: whether the language's CTC head is to be run.
+        prefix: possible prefix of the names.
+        has_head: whether the language's CTC head will run.
 
     Raises:
-        ProbeError: the file cannot be read, or holds other weights than an adapter's.
+        ProbeError: the file cannot be read, or does not hold an adapter's weights.
     """
     try:
         weights = (
@@ -140,7 +140,7 @@ def with_adapter(
 
 
 def refuse_peft(folder: Path) -> None:
-    """Raise where a folder holds an adapter of PEFT, with the commands that merge it."""
+    """Raise if a folder holds a PEFT adapter; the message gives the commands that merge it."""
     file = folder / PEFT_FILE
     if not file.exists():
         return
@@ -167,7 +167,7 @@ def refuse_peft(folder: Path) -> None:
 
 
 def _json_of(file: Path) -> dict[str, Any]:
-    """The object in a JSON file; empty where there is none that can be read."""
+    """Return the object in a JSON file; empty if it cannot be read."""
     try:
         value = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):

@@ -1,11 +1,11 @@
-"""torchaudio's bundles (``torchaudio:WAV2VEC2_BASE``): wav2vec 2.0, HuBERT and WavLM, the same
-weights from a second source.
+"""Read torchaudio's bundles (``torchaudio:WAV2VEC2_BASE``) of wav2vec 2.0, HuBERT and WavLM: the
+same weights from a second source.
 
-What a bundle is stands in ``torchaudio.pipelines``; its weights come from torchaudio's address
-through torch hub's cache and are read as plain tensors. They are brought under the names of
-transformers' class, so layers (``0`` too, which torchaudio's own ``extract_features`` does not
-give), packed form and checks are those of any other checkpoint. Waveforms are normalised as the
-bundle does, with 1e-5 beside the variance, each utterance by itself.
+``torchaudio.pipelines`` defines the bundles. Their weights come from torchaudio's address through
+torch hub's cache and are read as plain tensors. They get the names of transformers' class, so
+layers (including ``0``, which torchaudio's own ``extract_features`` does not return), packed form
+and checks are those of any other checkpoint. Waveforms are normalised as in the bundle: each
+utterance separately, with 1e-5 added to the variance.
 """
 
 import contextlib
@@ -33,8 +33,8 @@ from probe.models.sources.preprocessor import first_line
 from probe.models.sources.weights import are_weights, hashed
 
 ADDRESS = "https://download.pytorch.org/torchaudio/models/"
-NORMALIZE_EPSILON = 1e-5  # of torch's layer_norm, which a bundle applies to the waveform
-# torchaudio's names -> transformers', one after the other.
+NORMALIZE_EPSILON = 1e-5  # epsilon of torch's layer_norm, which a bundle applies to the waveform
+# Substitutions from torchaudio's to transformers' names, applied in order.
 NAMES = (
     (r"^encoder\.feature_projection\.", "feature_projection."),
     (r"^encoder\.transformer\.", "encoder."),
@@ -42,9 +42,9 @@ NAMES = (
     *WEIGHT_NORM,
     (r"^aux\.", "lm_head."),
 )
-# WavLM's query, key and value, one below the other.
+# Query, key and value of WavLM, stacked in one weight.
 JOINT = re.compile(r"(.*)\.in_proj_(weight|bias)")
-# torchaudio's sizes -> transformers'.
+# The names of torchaudio's sizes in transformers.
 SIZES = {
     "encoder_embed_dim": "hidden_size",
     "encoder_num_layers": "num_hidden_layers",
@@ -60,7 +60,7 @@ WAVLM_SIZES = {"encoder_num_buckets": "num_buckets", "encoder_max_distance": "ma
 
 @functools.cache
 def bundles() -> dict[str, Any]:
-    """Name -> bundle of every encoder that ``torchaudio.pipelines`` has."""
+    """Return every encoder in ``torchaudio.pipelines`` by name."""
     items = {name: getattr(torchaudio.pipelines, name) for name in dir(torchaudio.pipelines)}
     kinds = ("Wav2Vec2", "WavLM")
     return {key: item for key, item in items.items() if getattr(item, "_model_type", "") in kinds}
@@ -70,7 +70,7 @@ def bundle_of(name: str) -> Any:
     """Return the bundle that ``torchaudio:NAME`` stands for.
 
     Raises:
-        ProbeError: none.
+        ProbeError: there is no such bundle.
     """
     catalogue = bundles()
     if bundle := catalogue.get(name.removeprefix(TORCHAUDIO)):
@@ -85,7 +85,7 @@ def bundle_of(name: str) -> Any:
 
 def architecture_of(name: str) -> tuple[Any, bool]:
     """Return transformers' configuration of a bundle's encoder, and whether its waveforms are
-    normalised; errors as of `bundle_of`.
+    normalised; see `bundle_of` for errors.
     """
     bundle = bundle_of(name)
     sizes = bundle._params
@@ -101,14 +101,14 @@ def architecture_of(name: str) -> tuple[Any, bool]:
 
 
 def bundle_encoder(name: str, device: str, sha256: str | None = None) -> TransformersEncoder:
-    """Return the encoder of ``torchaudio:NAME``, with its CTC head where it has one.
+    """Return the encoder of ``torchaudio:NAME``, with its CTC head if it has one.
 
     Args:
-        sha256: what the weights' file must have.
+        sha256: expected SHA-256 of the weight file.
 
     Raises:
-        ProbeError: no such bundle, weights neither in torch hub's cache nor to be fetched, damaged
-            or other ones.
+        ProbeError: there is no such bundle, or its weights are neither in torch hub's cache nor can
+            be fetched, are damaged, or have another hash.
     """
     config, normalize = architecture_of(name)
     file, state = _weights_of(name)
@@ -127,8 +127,8 @@ def bundle_encoder(name: str, device: str, sha256: str | None = None) -> Transfo
 
 
 def _weights_of(name: str) -> tuple[Path, Mapping[str, Tensor]]:
-    """A bundle's file in torch hub's cache, fetched where it is not there, and the weights in it by
-    torchaudio's names.
+    """Return a bundle's file in torch hub's cache, after fetching it if necessary, and its weights
+    by torchaudio's names.
     """
     bundle = bundle_of(name)
     address = bundle._path if bundle._path.startswith("https") else ADDRESS + bundle._path
@@ -141,14 +141,14 @@ def _weights_of(name: str) -> tuple[Path, Mapping[str, Tensor]]:
             f"random:{name} works without."
         )
     try:
-        with contextlib.redirect_stdout(sys.stderr):  # where torch hub says what it fetches
+        with contextlib.redirect_stdout(sys.stderr):  # torch hub reports there what it fetches
             loading = {"map_location": "cpu", "weights_only": True, "progress": sys.stderr.isatty()}
             state = bundle._get_state_dict(loading)
         if not isinstance(state, Mapping) or not are_weights(state):
             raise ValueError("other things than weights")
-    except Exception as error:  # transport, zip file, pickle and tensors each raise their own kind
+    except Exception as error:  # transport, zip files, pickles and tensors raise many kinds
         reason = first_line(error)
-        if "weights_only" in reason:  # torch's advice is to open it nevertheless
+        if "weights_only" in reason:  # torch advises to open it anyway
             reason = "it is none, or holds more"
         advice = "Try again" if isinstance(error, OSError) else "Remove it and try again"
         raise ProbeError(
@@ -158,7 +158,7 @@ def _weights_of(name: str) -> tuple[Path, Mapping[str, Tensor]]:
 
 
 def _renamed(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Weights by transformers' names."""
+    """Return weights by transformers' names."""
     tensors: dict[str, Tensor] = {}
     for name, weight in state.items():
         name = renamed(name, NAMES)

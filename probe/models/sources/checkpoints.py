@@ -1,9 +1,9 @@
 """Load checkpoints of the families in `probe.models.sources.known.FAMILIES` through transformers.
 
-A checkpoint that would give wrong features without an error is refused: weights missing, of another
-shape, not finite, or inside the encoder and without a place there. Whether it has a CTC head
-follows from its architecture and its weights, never from tokenizer files (the repository of
-wav2vec2-base has those, and no head).
+The module refuses checkpoints that would silently give wrong features: weights that are missing,
+have another shape, are not finite, or belong to the encoder but have no place in it. Architecture
+and weights decide whether a checkpoint has a CTC head; tokenizer files do not (the repository of
+wav2vec2-base has those, but no head).
 """
 
 import functools
@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-# Otherwise a thread asks the hub to convert .bin files.
+# Without this setting, a thread asks the hub to convert .bin files.
 os.environ.setdefault("DISABLE_SAFETENSORS_CONVERSION", "1")
 
 import torch
@@ -49,19 +49,19 @@ from probe.models.sources.vocabulary import written_by
 from probe.models.sources.weights import REVISION_DIGITS, Weights, find_weights, sha256_of_tensors
 
 WHISPER = transformers.models.whisper.modeling_whisper.WhisperEncoder
-# Before the names of its encoder in a whole Whisper.
+# Prefixes of the encoder's weights in a complete Whisper.
 WHISPER_PREFIXES = ("model.encoder.", "encoder.", "")
 
 
 @dataclass(frozen=True, kw_only=True)
 class About:
-    """What is known of a checkpoint beside its configuration and its weights.
+    """Information on a checkpoint besides its configuration and weights.
 
     Attributes:
-        writes: see `ModelInfo.ctc`; empty where there is no head, or it is not to be run.
-        left_out: names of further weights in its file, by the file's own names.
+        writes: see `ModelInfo.ctc`; empty if there is no head or it is not run.
+        left_out: the file's names of weights that are not used.
         notes: see `ModelInfo.notes`.
-        normalize: whether waveforms are normalised; None where the checkpoint's folder says so.
+        normalize: whether waveforms are normalised; None if the checkpoint's folder says it.
     """
 
     writes: tuple[str, ...] = ()
@@ -72,11 +72,11 @@ class About:
 
 @dataclass(frozen=True, kw_only=True)
 class Converted(About):
-    """A checkpoint of another form in transformers' terms.
+    """A checkpoint of another format in transformers' terms.
 
     Attributes:
         config: transformers' configuration.
-        tensors: all weights of the encoder by the names of transformers' class without a head; with
+        tensors: all weights of the encoder, named as in transformers' class without a head; with
             ``writes`` also ``lm_head.weight`` and ``lm_head.bias``.
     """
 
@@ -85,7 +85,7 @@ class Converted(About):
 
 
 def made_of(config: Any) -> Any:
-    """Return a float32 encoder of a configuration, its weights drawn from torch's generator."""
+    """Return a float32 encoder for a configuration, with weights drawn from torch's generator."""
     is_whisper = config.model_type == "whisper"
     make = WHISPER._from_config if is_whisper else transformers.AutoModel.from_config
     return make(config, dtype=torch.float32)
@@ -94,15 +94,14 @@ def made_of(config: Any) -> Any:
 def pretrained_encoder(
     location: Location, device: str, sha256: str | None = None
 ) -> TransformersEncoder:
-    """Return the encoder of a checkpoint; a CTC or pretraining checkpoint gives its encoder, a CTC
-    one its head too.
+    """Return the encoder of a checkpoint, and the head of a CTC checkpoint.
 
     Args:
-        sha256: what the weights must have.
+        sha256: expected SHA-256 of the weights.
 
     Raises:
-        ProbeError: no weights, damaged, unreadable or non-finite ones, or not those that the
-            configuration describes.
+        ProbeError: the weights are missing, damaged, unreadable or not finite, or do not fit the
+            configuration.
     """
     adapters.refuse_peft(location.folder)
     config = config_of(location)
@@ -137,8 +136,8 @@ def pretrained_encoder(
 
 
 def _why_headless(config: Any) -> str:
-    """Why a checkpoint's CTC head cannot be run, empty where it can; leaves out an adapter, which
-    comes after the encoder's last layer and is none of its layers.
+    """Return why a checkpoint's CTC head cannot be run, empty if it can. An adapter after the
+    encoder's last layer is one reason: it is not among the layers.
     """
     classes = getattr(config, "architectures", None)
     architecture = str(classes[0]) if isinstance(classes, list) and classes else ""
@@ -159,17 +158,16 @@ def _drop_adapter(config: Any) -> bool:
 def _load(
     config: Any, weights: Weights, has_head: bool, notes: list[str]
 ) -> tuple[Any, dict[str, Any]]:
-    """Return the model with its weights, and what transformers says of the loading.
+    """Return the model with its weights, and transformers' report on the loading.
 
-    The files that were hashed are read, and no others: transformers would take up further ones
-    beside them.
+    Only the hashed files are read; transformers would also read other files in the folder.
     """
     tensors = weights.tensors()
     refuse_unmerged(weights.file, tensors)
     refuse_quantised_names(weights.file, tensors)
     make = transformers.AutoModelForCTC.from_config if has_head else made_of
     try:
-        # Weights are drawn here that are read afterwards, on a device that gives them no memory.
+        # These weights are replaced afterwards, so they are made on a device without memory.
         with torch.random.fork_rng(devices=[]), torch.device("meta"):
             skeleton = make(config)
         expected, prefix = encoder_weights(skeleton), f"{skeleton.base_model_prefix}."
@@ -177,11 +175,11 @@ def _load(
         names, note = unwrapped(weights.file, tensors, expected, usual)
         notes += [note] if note else []
         tensors = {_in_class(names[name], config): weight for name, weight in tensors.items()}
-        for adapter in weights.beside:
+        for adapter in weights.overrides:
             tensors = adapters.with_adapter(tensors, adapter, expected, prefix, has_head)
             if has_head:
                 config.vocab_size = len(tensors[f"{adapters.HEAD}weight"])
-        # Weights outside the file are drawn, even where none of them is used.
+        # transformers draws weights that the file lacks, even if none of them is used.
         with torch.random.fork_rng(devices=[]), _quiet_transformers():
             return type(skeleton).from_pretrained(
                 None,
@@ -189,11 +187,11 @@ def _load(
                 state_dict=tensors,
                 dtype=torch.float32,
                 output_loading_info=True,
-                ignore_mismatched_sizes=True,  # they are refused by name
+                ignore_mismatched_sizes=True,  # this module refuses them by name
             )
     except ProbeError:
         raise
-    except Exception as error:  # sizes that cannot be, and transformers: each raises its own kind
+    except Exception as error:  # impossible sizes and transformers raise many kinds
         raise ProbeError(
             f"{weights.file}: the weights cannot be loaded into the model that config.json "
             f"describes ({first_line(error)}). Fetch both files again, or correct config.json."
@@ -201,7 +199,7 @@ def _load(
 
 
 def _in_class(name: str, config: Any) -> str:
-    """The name of a weight in the class that is made here, by its name in a whole model."""
+    """Return the name that a weight of a complete model has in the class that this module makes."""
     if config.model_type != "whisper":
         return name
     return name.removeprefix(next(prefix for prefix in WHISPER_PREFIXES if name.startswith(prefix)))
@@ -210,20 +208,20 @@ def _in_class(name: str, config: Any) -> str:
 def converted_encoder(
     location: Location, weights: Weights, converted: Converted, device: str
 ) -> TransformersEncoder:
-    """Return the encoder of weights that stand in a file of another form.
+    """Return the encoder with the weights of a file in another format.
 
     Args:
-        location: its folder is not looked into.
-        weights: the file that they came from.
+        location: where the checkpoint lies; its folder is not read.
+        weights: the file of the weights.
 
     Raises:
-        ProbeError: weights of the encoder missing, left over, of another shape than the
-            configuration says, or not finite.
+        ProbeError: weights of the encoder are missing, additional, of another shape than in the
+            configuration, or not finite.
     """
     config, tensors, writes = converted.config, converted.tensors, converted.writes
     config.vocab_size = len(writes) or config.vocab_size
     model_class = transformers.AutoModelForCTC if writes else transformers.AutoModel
-    with _refusing_sizes(location), torch.device("meta"):  # wrong sizes cost no memory there
+    with _refusing_sizes(location), torch.device("meta"):  # wrong sizes take no memory there
         skeleton = encoder_weights(model_class.from_config(config))
     shapes = {name: weight.shape for name, weight in skeleton.items()}
     common = shapes.keys() & tensors.keys()
@@ -253,12 +251,12 @@ def converted_encoder(
 def random_encoder(
     location: Location, config: Any, device: str, normalize: bool | None = None
 ) -> TransformersEncoder:
-    """Return an encoder of this architecture with random weights; global random state stays as it
-    was.
+    """Return an encoder of this architecture with random weights, without changing the global
+    random state.
 
     Args:
-        location: its commit is ``seed <number>``; its folder holds the preprocessor unless
-            ``normalize`` says what that would.
+        location: where the architecture comes from. Its commit is ``seed <number>``; its folder
+            holds the preprocessor unless ``normalize`` is given.
     """
     _drop_adapter(config)
     with _refusing_sizes(location), torch.random.fork_rng(devices=[]):
@@ -275,7 +273,7 @@ def random_encoder(
 def _refusing_sizes(location: Location) -> Iterator[None]:
     try:
         yield
-    except Exception as error:  # sizes that cannot be: each its own kind
+    except Exception as error:  # impossible sizes raise many kinds
         raise ProbeError(
             f"{location.id}: no model can be made from its configuration ({first_line(error)})."
         ) from error
@@ -283,7 +281,7 @@ def _refusing_sizes(location: Location) -> Iterator[None]:
 
 @contextmanager
 def _quiet_transformers() -> Iterator[None]:
-    """Silence its progress bar and its report on keys, which say what our messages say."""
+    """Silence transformers' progress bar and report on keys, which repeat our messages."""
     log = transformers.utils.logging
     had_bar, verbosity = log.is_progress_bar_enabled(), log.get_verbosity()
     log.disable_progress_bar()
@@ -299,7 +297,7 @@ def _quiet_transformers() -> Iterator[None]:
 def _encoder(
     location: Location, model: Any, device: str, weights: Weights, about: About
 ) -> TransformersEncoder:
-    """The encoder in a model with or without a head."""
+    """Return the encoder of a model with or without a head."""
     notes, writes = list(about.notes), about.writes
     encoder, config = model.base_model, model.config
     folder = location.folder if about.normalize is None else None
@@ -321,7 +319,7 @@ def _encoder(
         extractor = preprocessor.waveform_extractor(folder, rate_hz, normalize, settings)
     grid, other_grids = grids_of(config)
     against = f", its sha256 compared with {weights.against}" if weights.against else ""
-    files = " and ".join(path.name for path in (weights.file, *weights.beside))
+    files = " and ".join(path.name for path in (weights.file, *weights.overrides))
     of_conv = conv_width(config)
     info = ModelInfo(
         id=own_name(location.id),

@@ -1,4 +1,4 @@
-"""Where checkpoints lie, and their configurations."""
+"""Locations of checkpoints, and their configurations."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,12 +19,12 @@ from probe.models.sources.weights import WEIGHT_FILES
 
 @dataclass(frozen=True)
 class Location:
-    """Where a checkpoint lies.
+    """The location of a checkpoint.
 
     Attributes:
-        id: its spec without revision.
-        folder: that holds its files.
-        commit: resolved, or what stands in its place; empty where the weights' hash does.
+        id: the model's spec without its revision.
+        folder: folder of the files.
+        commit: resolved commit, or its substitute; empty if the hash of the weights replaces it.
     """
 
     id: str
@@ -41,7 +41,8 @@ def config_of(location: Location) -> Any:
     """Return the configuration in a checkpoint's folder.
 
     Raises:
-        ProbeError: none there, unreadable, or of a model that this project cannot open.
+        ProbeError: the configuration is missing or unreadable, or describes a model that this
+            project cannot open.
     """
     file = location.folder / "config.json"
     if not file.is_file():
@@ -76,7 +77,7 @@ def config_of(location: Location) -> Any:
 
 
 def _what_it_reads(model_type: str) -> str:
-    """What a model of a type that cannot be opened is, in words."""
+    """Describe a model of a type that cannot be opened."""
     from transformers.models.auto import modeling_auto
 
     def is_for(*tasks: str) -> bool:
@@ -96,14 +97,14 @@ def from_hub(identifier: str, revision: str | None, weights: bool) -> Location:
     """Fetch a checkpoint's configuration (and weights) into the hub's cache, or find them there.
 
     Raises:
-        ProbeError: see `probe.models.sources.hub.Repository.fetch`, or a configuration that cannot
-            be used.
+        ProbeError: see `probe.models.sources.hub.Repository.fetch`; or the configuration cannot be
+            used.
     """
     repository = hub.Repository(identifier, revision)
     others = (*preprocessor.PREPROCESSOR_FILES, *TOKENIZER_FILES, adapters.PEFT_FILE)
     folder = repository.fetch(["config.json", *others])
     if weights:
-        # Looked at before the gigabytes of a model that cannot be opened.
+        # Read the configuration first, before fetching gigabytes of a model that cannot be opened.
         config = config_of(Location(identifier, folder, folder.name))
         refuse_quantised(repository.name, config)
         single, index, *pickled = WEIGHT_FILES

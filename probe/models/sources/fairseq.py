@@ -1,15 +1,16 @@
-"""Checkpoints as fairseq writes them (``file.pt``): wav2vec 2.0, HuBERT, data2vec-audio; and
-WavLM's original files.
+"""Read fairseq checkpoints (``file.pt``) of wav2vec 2.0, HuBERT and data2vec-audio, and WavLM's
+original files.
 
-A file is opened by `probe.models.sources.pickles`, its configuration (``cfg``, or ``args`` in files
-of 2020) is brought into that of transformers' class and its weights under that class's names, so
-layers, packed form and checks are those of any other checkpoint. Of a fine-tuned file the encoder
-is taken, and its CTC head where the file holds the dictionary too.
+`probe.models.sources.pickles` opens a file. This module converts its configuration (``cfg``, or
+``args`` in files of 2020) to that of the transformers class and renames its weights, so layers,
+packed form and checks are those of any other checkpoint. From a fine-tuned file it takes the
+encoder, and also the CTC head if the file holds the dictionary.
 
-What weights do not show must stand in the configuration: heads, strides, where LayerNorms are.
-Sizes are compared with the weights. A weight of the encoder that is left over, or missing, is
-refused. Waveforms are normalised as transformers does, with 1e-7 beside the variance; fairseq has
-1e-5, a difference of 0.2 % in level at an rms of 0.05 (docs/models.md says what becomes of it).
+The configuration must contain everything that the weights do not show: the number of heads, strides
+and the places of LayerNorms. Sizes are compared with the weights, and missing or additional weights
+of the encoder are refused. Waveforms are normalised as in transformers, which adds 1e-7 to the
+variance; fairseq adds 1e-5, a difference of 0.2 % in level at an rms of 0.05 (docs/models.md
+describes its effect).
 
 Names and defaults: https://github.com/facebookresearch/fairseq (``models/wav2vec``,
 ``models/hubert``, ``data2vec_audio.py``) and https://github.com/microsoft/unilm/tree/master/wavlm.
@@ -39,10 +40,11 @@ from probe.models.sources.pickles import Dictionary, open_pickle
 from probe.models.sources.preprocessor import RATE_HZ
 from probe.models.sources.weights import hashed
 
-# Where the encoder lies in a fine-tuned model, and its CTC head.
+# Prefixes of the encoder and of the CTC head in a fine-tuned model.
 TUNED, HEAD, HEAD_PARTS = "w2v_encoder.w2v_model.", "w2v_encoder.proj.", ("weight", "bias")
 MOST_CONVOLUTIONS = 64
-# Settings that decide values, with what transformers' classes do; the first is fairseq's default.
+# Settings that decide values, with the choices that transformers' classes support; the first is
+# fairseq's default.
 KNOWN: dict[str, tuple[Any, ...]] = {
     "extractor_mode": ("default", "layer_norm"),
     "activation_fn": ("gelu",),
@@ -51,7 +53,7 @@ KNOWN: dict[str, tuple[Any, ...]] = {
     "crop_seq_to_multiple": (1,),
     "sample_rate": (RATE_HZ,),
 }
-# transformers' sizes -> fairseq's, their type, and the default where there is one.
+# For each size of transformers: fairseq's name, its type, and its default if it has one.
 SIZES: dict[str, tuple[Any, ...]] = {
     "hidden_size": ("encoder_embed_dim", int),
     "num_hidden_layers": ("encoder_layers", int),
@@ -60,14 +62,14 @@ SIZES: dict[str, tuple[Any, ...]] = {
     "conv_bias": ("conv_bias", bool, False),
     "num_conv_pos_embedding_groups": ("conv_pos_groups", int, 16),
 }
-# Used in pretraining only; data2vec's teacher among them.
+# Weights that only pretraining uses, including data2vec's teacher.
 PRETRAINING = re.compile(
     r"(quantizer|input_quantizer|project_q|project_inp|final_proj|target_glu|label_embs_concat"
     r"|_ema)(\.|$)"
 )
 BLOCKS, PROJECTION = "encoder.layers.", "feature_projection.projection."
 STACKED = re.compile(r"encoder\.pos_conv_embed\.layers\..*conv\.weight")
-# fairseq's names -> transformers', one after the other.
+# Substitutions from fairseq's to transformers' names, applied in order.
 NAMES = (
     (r"^mask_emb$", "masked_spec_embed"),
     (r"^layer_norm\.", "feature_projection.layer_norm."),
@@ -84,7 +86,7 @@ NAMES = (
     (r"\.grep_linear\.", ".gru_rel_pos_linear."),
     (r"\.grep_a$", ".gru_rel_pos_const"),
 )
-# The positional convolution: alone, or after a batch norm.
+# The positional convolution, alone or after a batch norm.
 ALONE = ((r"^encoder\.pos_conv\.0\.", "encoder.pos_conv_embed.conv."),)
 AFTER_NORM = (
     (r"^encoder\.pos_conv\.0\.", "encoder.pos_conv_embed.batch_norm."),
@@ -93,12 +95,12 @@ AFTER_NORM = (
 
 
 def file_of(name: str) -> Path | None:
-    """Return the file that a model's name stands for; None where it is no name of a file.
+    """Return the file that a model's name stands for, or None if it does not name a file.
 
     Raises:
-        ProbeError: no such file.
+        ProbeError: the file does not exist.
     """
-    # Path.is_dir raises where the name is too long for a file.
+    # Path.is_dir raises if the name is too long for a file.
     if not name.endswith(ENDING) or os.path.isdir(name):  # noqa: PTH112
         return None
     if not os.path.isfile(name):  # noqa: PTH113
@@ -113,10 +115,10 @@ def file_encoder(file: Path, device: str, sha256: str | None = None) -> Transfor
     """Return the encoder in a file.
 
     Args:
-        sha256: what the file must have.
+        sha256: expected SHA-256 of the file.
 
     Raises:
-        ProbeError: not opened by `open_pickle`, a configuration that does not suffice, weights that
+        ProbeError: `open_pickle` refuses the file, the configuration is incomplete, or the weights
             do not fit it.
     """
     weights = hashed(file, sha256)
@@ -127,14 +129,14 @@ def file_encoder(file: Path, device: str, sha256: str | None = None) -> Transfor
 
 def architecture_of(file: Path) -> tuple[Any, bool]:
     """Return transformers' configuration of the model in a file, and whether its waveforms are
-    normalised; errors as of `file_encoder`.
+    normalised; see `file_encoder` for errors.
     """
     converted = _read(file)
     return converted.config, bool(converted.normalize)
 
 
 def _read(file: Path) -> Converted:
-    """What a file holds, in transformers' terms."""
+    """Return the content of a file in transformers' terms."""
     state = open_pickle(file)
     if not isinstance(state, Mapping) or not isinstance(state.get("model"), Mapping):
         holds = f"is a {type(state).__name__}"
@@ -177,15 +179,15 @@ def _read(file: Path) -> Converted:
 
 
 def _identity(config: Any, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """What stands for a projection where there is none: fairseq projects only from one width to
-    another, in data2vec always.
+    """Return identity weights in place of a missing projection: fairseq projects only between
+    different widths, except in data2vec.
     """
     width = config.hidden_size
     if config.model_type == "data2vec-audio" or any(
         name.startswith(PROJECTION) for name in tensors
     ):
         return {}
-    # A width that the weights do not have costs no memory.
+    # A width that the weights do not have takes no memory.
     query = tensors.get(f"{BLOCKS}0.attention.q_proj.weight")
     if config.conv_dim[-1] != width or query is None or query.shape != (width, width):
         return {}
@@ -195,21 +197,21 @@ def _identity(config: Any, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def _settings(
     file: Path, state: Mapping[str, Any]
 ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-    """The settings of the encoder, of the model around it and of the task; one flat set of names in
-    files of 2020 and in WavLM's.
+    """Return the settings of the encoder, of the model around it and of the task; files of 2020 and
+    of WavLM have one flat set of names.
 
-    Those of a fine-tuned model hold the pretrained model's as ``w2v_args``.
+    A fine-tuned model holds the settings of the pretrained model as ``w2v_args``.
 
     Raises:
-        ProbeError: no settings, or none of the encoder in a fine-tuned model.
+        ProbeError: the file has no settings, or a fine-tuned model has none of the encoder.
     """
-    said = _plain(state.get("cfg")) or _plain(state.get("args"))
-    if not said:
+    content = _plain(state.get("cfg")) or _plain(state.get("args"))
+    if not content:
         raise ProbeError(
             f"{file}: no configuration; expected cfg or args beside the weights, as fairseq saves "
             "them."
         )
-    model, task = _plain(said.get("model")) or said, _plain(said.get("task")) or said
+    model, task = _plain(content.get("model")) or content, _plain(content.get("task")) or content
     if "w2v_args" not in model:
         return model, model, task
     if not (pretrained := _plain(model["w2v_args"])):
@@ -222,8 +224,8 @@ def _settings(
 
 
 def _plain(settings: Any) -> dict[str, Any]:
-    """A configuration by name, whether it came as a mapping or as attributes; empty where it is
-    neither.
+    """Return a configuration as a dictionary from a mapping or from attributes; anything else gives
+    an empty one.
     """
     if isinstance(settings, argparse.Namespace):
         settings = vars(settings)
@@ -233,14 +235,14 @@ def _plain(settings: Any) -> dict[str, Any]:
 def _config(
     file: Path, settings: Mapping[str, Any], task: Mapping[str, Any], tensors: Mapping[str, Tensor]
 ) -> Any:
-    """transformers' configuration of an encoder.
+    """Return transformers' configuration of an encoder.
 
     Raises:
-        ProbeError: something that weights do not show is not said, or is nothing that transformers'
-            class does.
+        ProbeError: a necessary setting is missing, or transformers' class does not support its
+            value.
     """
 
-    def said(name: str, kind: type, default: Any = None) -> Any:
+    def setting(name: str, kind: type, default: Any = None) -> Any:
         value = settings.get(name, default)
         if type(value) is not kind:
             raise ProbeError(
@@ -250,7 +252,7 @@ def _config(
         return value
 
     n_blocks = len({name.split(".")[2] for name in tensors if name.startswith(BLOCKS)})
-    if said("encoder_layers", int) != n_blocks:
+    if setting("encoder_layers", int) != n_blocks:
         raise ProbeError(
             f"{file}: its configuration has encoder_layers {settings['encoder_layers']}, its "
             f"weights {n_blocks} blocks. One of the two is not this checkpoint's."
@@ -261,9 +263,9 @@ def _config(
                 f"{file}: its configuration has {name} {value!r}; this version can read "
                 f"{', '.join(map(repr, known))}."
             )
-    front_end = convolutions(_convolutions(file, said("conv_feature_layers", str)))
-    sizes = {by: said(*ours) for by, ours in SIZES.items()}
-    kernel, pre_ln = said("conv_pos", int, 128), said("layer_norm_first", bool)
+    front_end = convolutions(_convolutions(file, setting("conv_feature_layers", str)))
+    sizes = {by: setting(*ours) for by, ours in SIZES.items()}
+    kernel, pre_ln = setting("conv_pos", int, 128), setting("layer_norm_first", bool)
     by_layer = settings.get("extractor_mode", KNOWN["extractor_mode"][0]) == "layer_norm"
     family, own = "wav2vec2", dict[str, Any]()
     if n_convolutions := sum(STACKED.fullmatch(name) is not None for name in tensors):
@@ -279,8 +281,8 @@ def _config(
         own = {"feat_extract_norm": norm, "do_stable_layer_norm": pre_ln}
         if "encoder.layers.0.attention.gru_rel_pos_const" in tensors:
             family = "wavlm"
-            own["num_buckets"] = said("num_buckets", int)
-            own["max_bucket_distance"] = said("max_distance", int)
+            own["num_buckets"] = setting("num_buckets", int)
+            own["max_bucket_distance"] = setting("max_distance", int)
         elif "hubert" in str(settings.get("_name") or settings.get("arch")):
             family = "hubert"
             own["conv_pos_batch_norm"] = "encoder.pos_conv_embed.batch_norm.running_mean" in tensors
@@ -289,11 +291,11 @@ def _config(
 
 
 def _convolutions(file: Path, text: str) -> list[tuple[int, int, int]]:
-    """(width, kernel, stride) of each convolution, from an expression such as ``[(512, 10, 5)] +
-    [(512, 3, 2)] * 4``; never run.
+    """Return (width, kernel, stride) of each convolution from an expression such as ``[(512, 10,
+    5)] + [(512, 3, 2)] * 4``, without running it.
 
     Raises:
-        ProbeError: anything else.
+        ProbeError: it is no such expression.
     """
 
     def value(node: ast.expr) -> list[Any]:
@@ -321,12 +323,12 @@ def _convolutions(file: Path, text: str) -> list[tuple[int, int, int]]:
 
 
 def _normalize(task: Mapping[str, Any], settings: Mapping[str, Any], notes: list[str]) -> bool:
-    """Whether waveforms are normalised; with a note where it is not said and follows from the
-    front-end.
+    """Return whether waveforms are normalised; add a note if the front-end has to decide because
+    the configuration does not say it.
     """
-    said = task.get("normalize", settings.get("normalize"))
-    if isinstance(said, bool):
-        return said
+    setting = task.get("normalize", settings.get("normalize"))
+    if isinstance(setting, bool):
+        return setting
     normalize = settings.get("extractor_mode") == "layer_norm"
     words = "normalised waveforms" if normalize else "waveforms as they are"
     notes.append(
@@ -339,8 +341,8 @@ def _normalize(task: Mapping[str, Any], settings: Mapping[str, Any], notes: list
 def _written(
     state: Mapping[str, Any], named: Mapping[str, Any], model: Mapping[str, Any], notes: list[str]
 ) -> tuple[str, ...]:
-    """What each symbol of a CTC head writes; nothing where there is no head, or, with a note, a
-    changed one or no dictionary.
+    """Return the text of each symbol of a CTC head; empty without a head, and empty with a note if
+    the head was changed or the dictionary is missing.
     """
     if any(not isinstance(named.get(HEAD + part), Tensor) for part in HEAD_PARTS):
         return ()

@@ -1,4 +1,4 @@
-"""Whether weights are those that a configuration describes, and finite."""
+"""Check that weights are finite and fit a configuration."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -12,7 +12,8 @@ from probe.errors import ProbeError, listed
 from probe.models.sources import adapters
 from probe.models.sources.known import UNUSED
 
-# Unexpected weights with such names belong to the encoder: its configuration does not describe it.
+# Unexpected weights with such names belong to the encoder, so the configuration does not describe
+# it.
 INSIDE = re.compile(
     r"(^|\.)(encoder\.(layers?|layer_norm|pos_conv_embed|upsample)|feature_extractor\.conv_layers"
     r"|feature_projection)\."
@@ -21,8 +22,8 @@ INSIDE = re.compile(
 
 
 def encoder_weights(model: Any) -> dict[str, Tensor]:
-    """The weights of a model with or without a head by the names of its encoder's class; they share
-    memory with the model's.
+    """Return the weights of a model by the names of its encoder's class; they share memory with the
+    model.
     """
     prefix = f"{model.base_model_prefix}."
     return {name.removeprefix(prefix): weight for name, weight in model.state_dict().items()}
@@ -31,12 +32,12 @@ def encoder_weights(model: Any) -> dict[str, Tensor]:
 def refuse_other_weights(
     file: Path, config: Any, loading: dict[str, Any], inside: re.Pattern[str] = INSIDE
 ) -> list[str]:
-    """Raise where the encoder's weights are not those of the configuration; return the weights of a
-    CTC head that cannot be used.
+    """Raise if the encoder's weights do not fit the configuration; return the unusable weights of a
+    CTC head.
 
     Args:
-        loading: names of weights as transformers reports them.
-        inside: unexpected weights with such names are the encoder's.
+        loading: transformers' report, with names of weights.
+        inside: pattern of unexpected weights that belong to the encoder.
     """
     mismatched = loading["mismatched_keys"]
     absent, absent_in_head = _by_part(loading["missing_keys"])
@@ -59,8 +60,8 @@ def refuse_other_weights(
 
 
 def refuse_non_finite(file: Path, model: Any) -> list[str]:
-    """Raise where a weight of the encoder is not finite; return the weights of a CTC head that are
-    not.
+    """Raise if a weight of the encoder is not finite; return the non-finite weights of a CTC
+    head.
     """
     weights = model.state_dict().items()
     faulty, of_head = _by_part(name for name, weight in weights if not torch.isfinite(weight).all())
@@ -74,7 +75,7 @@ def refuse_non_finite(file: Path, model: Any) -> list[str]:
 def _by_part(
     names: Iterator[str] | Sequence[str], unused: Sequence[str] = UNUSED
 ) -> tuple[list[str], list[str]]:
-    """Sort names of weights into those of the encoder, without unused ones, and those of a head."""
+    """Return the names of the encoder's weights, without unused ones, and those of a head."""
     every = sorted(names)
     of_head = [name for name in every if name.startswith(adapters.HEAD)]
     others = [name for name in every if name not in of_head]

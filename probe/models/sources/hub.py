@@ -1,6 +1,4 @@
-"""The hub as this machine sees it: whether it answers, what of it is in the cache, and how a
-checkpoint is fetched.
-"""
+"""Access to the hub: whether it answers, the content of the cache, and fetching a checkpoint."""
 
 import threading
 from collections.abc import Sequence
@@ -21,17 +19,17 @@ from probe.errors import ProbeError
 from probe.models.sources.known import close_names, known_models
 
 LIMIT_S = 2.5
-TIMEOUT_S = 4  # of a fetch
+TIMEOUT_S = 4  # timeout of a fetch
 
 
 @dataclass(frozen=True)
 class Cache:
-    """What has been fetched from the hub.
+    """The hub's cache on this machine.
 
     Attributes:
-        folder: where it lies; it need not exist yet.
-        n_bytes: size of all repositories in it.
-        models: names of the models in it, sorted.
+        folder: folder of the cache; it need not exist.
+        n_bytes: size of all repositories.
+        models: sorted names of the models.
         damaged: a line for each entry that cannot be read.
     """
 
@@ -47,12 +45,12 @@ def is_offline() -> bool:
 
 
 def endpoint() -> str:
-    """Return the hub's address: ``HF_ENDPOINT`` where that is set."""
+    """Return the hub's address, which is ``HF_ENDPOINT`` if that is set."""
     return constants.ENDPOINT
 
 
 def why_unreachable(limit_s: float = LIMIT_S) -> str:
-    """Return why the hub does not answer within ``limit_s`` seconds, empty where it does."""
+    """Return why the hub does not answer within ``limit_s`` seconds; empty if it does."""
     answer = _answer(limit_s)
     if isinstance(answer, str):
         return answer
@@ -60,17 +58,18 @@ def why_unreachable(limit_s: float = LIMIT_S) -> str:
 
 
 def answers(limit_s: float = LIMIT_S, address: str | None = None) -> bool:
-    """Whether the hub, or ``address``, answers within ``limit_s`` seconds, whatever it says; a
-    mirror may refuse its first page.
+    """Return whether the hub or ``address`` answers within ``limit_s`` seconds. Any answer counts,
+    because a mirror may refuse its first page.
     """
     return isinstance(_answer(limit_s, address), int)
 
 
 def _answer(limit_s: float, address: str | None = None) -> int | str:
-    """The HTTP status of the hub's first page, or of ``address``, or why there is none.
+    """Return the HTTP status of the hub's first page or of ``address``, or the reason for its
+    absence.
 
-    Looking up a name can hang whatever timeout a connection has, so a thread asks and is left
-    behind where it hangs.
+    A name lookup can hang regardless of the connection's timeout, so a separate thread asks and is
+    abandoned if it hangs.
     """
     answer: list[int | str] = [f"no answer within {limit_s:g} s"]
 
@@ -79,7 +78,7 @@ def _answer(limit_s: float, address: str | None = None) -> int | str:
         try:
             response = session.head(address or constants.ENDPOINT, timeout=limit_s)
             answer[0] = int(response.status_code)
-        except Exception as error:  # each transport raises its own kind
+        except Exception as error:  # transports raise many kinds
             answer[0] = (str(error) or type(error).__name__).splitlines()[0]
 
     thread = threading.Thread(target=ask, daemon=True)
@@ -89,7 +88,7 @@ def _answer(limit_s: float, address: str | None = None) -> int | str:
 
 
 def cache() -> Cache:
-    """Return what the hub's cache on this machine holds; nothing where it does not exist."""
+    """Return the content of the hub's cache on this machine; empty if it does not exist."""
     folder = Path(constants.HF_HUB_CACHE)
     if not folder.is_dir():
         return Cache(folder, 0, (), ())
@@ -100,19 +99,20 @@ def cache() -> Cache:
 
 
 class Repository:
-    """A model on the hub, or what of it is in the cache where the hub does not answer."""
+    """A model on the hub, or in the cache if the hub does not answer."""
 
     def __init__(self, identifier: str, revision: str | None) -> None:
         self.identifier, self.revision = identifier, revision
         self.name = f"{identifier}@{revision}" if revision else identifier
-        # snapshot_download waits without end for a hub that takes the call and says nothing.
+        # snapshot_download waits forever for a hub that accepts the connection without answering.
         self.is_local = is_offline() or not answers(TIMEOUT_S)
 
     def fetch(self, patterns: Sequence[str]) -> Path:
-        """Bring the files of these names into the cache; returns the folder with all that is there.
+        """Fetch the files with these names into the cache and return its folder.
 
         Raises:
-            ProbeError: no such repository or revision, no access, or offline and not cached.
+            ProbeError: the repository or revision does not exist or is not accessible, or the
+                machine is offline and the files are not cached.
         """
         known = {name.lower() for name in known_models()}
         close = [] if self.identifier.lower() in known else close_names(self.identifier)

@@ -1,9 +1,9 @@
-"""Names of the weights in a checkpoint: those that training wrappers, LoRA and quantisers write,
-and the parts of a model they tell.
+"""Names of the weights in a checkpoint, including those that training wrappers, LoRA and quantisers
+write.
 
 DataParallel, DDP, FSDP, ``torch.compile``, Lightning and most training scripts put the name of an
-attribute before every name of a weight, or between its parts. What they put there is found by
-comparing with the names that the encoder expects, and is left off.
+attribute before every name of a weight or between its parts. The module finds these additions by
+comparison with the names that the encoder expects, and removes them.
 """
 
 import re
@@ -14,7 +14,7 @@ from typing import Any
 
 from probe.errors import ProbeError, listed
 
-# Parts of names that torch's wrappers put anywhere, and that no model uses.
+# Parts of names that torch's wrappers insert anywhere and that no model uses.
 WRAPPERS = re.compile(r"(?<![^.])(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
 UNMERGED = re.compile(
     r"(^|\.)(base_layer|lora_\w+|modules_to_save|original_module|ia3_l|hada_w\w+|lokr_w\w+"
@@ -23,17 +23,17 @@ UNMERGED = re.compile(
 QUANTISED = re.compile(
     r"\.(qweight|qzeros|g_idx|SCB|absmax|quant_map|quant_state\.\w+|weight_format|nested_absmax)$"
 )
-# Names of weight norm as old files have them -> transformers'.
+# Substitutions from weight-norm names of old files to those of transformers.
 WEIGHT_NORM = (
     (r"\.weight_g$", ".parametrizations.weight.original0"),
     (r"\.weight_v$", ".parametrizations.weight.original1"),
 )
 DECODER = re.compile(r"(^|\.)decoder\.|^proj_out\.")
-ENOUGH = 0.5  # of the encoder's weights must have a beginning in common for it to count
+ENOUGH = 0.5  # share of the encoder's weights that must have a common prefix
 
 
 def renamed(name: str, patterns: Sequence[tuple[str, str]]) -> str:
-    """Return a name after all substitutions, one after the other."""
+    """Return a name after all substitutions, applied in order."""
     for pattern, by in patterns:
         name = re.sub(pattern, by, name)
     return name
@@ -49,17 +49,17 @@ def convolutions(layers: Sequence[tuple[int, int, int]]) -> dict[str, Any]:
 def unwrapped(
     file: Path, names: Collection[str], expected: Collection[str], usual: Sequence[str]
 ) -> tuple[dict[str, str], str]:
-    """Return name in the file -> name without what a training wrapper put there; and a note about
-    it, empty where nothing was left off.
+    """Return the name in the file for each name without the additions of a training wrapper, and a
+    note on them, empty if there are none.
 
     Args:
-        expected: names of the encoder's weights, without anything before them.
-        usual: what a checkpoint of this family has before them, longest first, the empty text among
-            it.
+        expected: names of the encoder's weights without a prefix.
+        usual: usual prefixes in checkpoints of this family, longest first, including the empty
+            text.
 
     Raises:
-        ProbeError: the file holds several encoders that none of the usual names tells apart, or two
-            weights of one name.
+        ProbeError: the file holds several encoders that the usual prefixes do not distinguish, or
+            two weights with one name.
     """
     plain = {name: WRAPPERS.sub("", name) for name in names}
     votes: Counter[str] = Counter()
@@ -92,7 +92,7 @@ def unwrapped(
 
 
 def refuse_unmerged(file: Path, names: Collection[str]) -> None:
-    """Raise where the weights are those of a model with an adapter of PEFT that is not merged."""
+    """Raise if the model has a PEFT adapter that is not merged."""
     if unmerged := sorted(name for name in names if UNMERGED.search(name)):
         raise ProbeError(
             f"{file}: {len(unmerged)} weights of a LoRA, or of another adapter of PEFT, that is "
@@ -103,7 +103,7 @@ def refuse_unmerged(file: Path, names: Collection[str]) -> None:
 
 
 def refuse_quantised_names(file: Path, names: Collection[str]) -> None:
-    """Raise where weights are packed by a quantiser."""
+    """Raise if a quantiser has packed the weights."""
     if packed := sorted(name for name in names if QUANTISED.search(name)):
         raise ProbeError(
             f"{file}: quantised weights: {listed(packed, 3)}. Fetch or save them unquantised."
@@ -111,7 +111,7 @@ def refuse_quantised_names(file: Path, names: Collection[str]) -> None:
 
 
 def refuse_quantised(where: str, config: Any) -> None:
-    """Raise where a configuration says that its weights are quantised."""
+    """Raise if a configuration says that its weights are quantised."""
     settings = getattr(config, "quantization_config", None)
     if not settings:
         return

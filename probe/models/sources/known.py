@@ -1,8 +1,8 @@
 """The catalogue of known checkpoints: ``known.csv``, one row each. It loads no heavy library.
 
-``certain`` is ``yes`` where the row was read in a primary source (``remark`` names what was not)
-and ``likely`` where it was not. A row decides random weights and the expectations of
-`probe.models.check`; a checkpoint's own files decide everything else.
+``certain`` is ``yes`` if a primary source confirms the row (``remark`` names exceptions), otherwise
+``likely``. A row decides random weights and the expectations of `probe.models.check`; a
+checkpoint's own files decide everything else.
 """
 
 import csv
@@ -19,17 +19,17 @@ FAMILIES = (
     *("wav2vec2", "data2vec-audio", "hubert", "wavlm", "unispeech", "unispeech-sat"),
     *("wav2vec2-conformer", "sew", "sew-d", "wav2vec2-bert", "whisper"),
 )
-# Those whose configuration says whether a final LayerNorm follows the last block.
+# Families whose configuration says whether a final LayerNorm follows the last block.
 PRE_OR_POST_LN = ("wav2vec2", "hubert", "wavlm", "unispeech", "unispeech-sat")
-# Those whose blocks see frames joined in pairs; ``final`` is brought back to the rate of the
-# front-end after the last of them.
+# Families whose blocks read frames joined in pairs; after the last block, ``final`` returns to the
+# rate of the front-end.
 SQUEEZED = ("sew", "sew-d")
-# How the names of torchaudio's bundles begin.
+# Prefix of the names of torchaudio's bundles.
 TORCHAUDIO = "torchaudio:"
-# Weights that are used in training alone (the vector that masked frames are replaced with); they
-# may be missing, or hold anything.
+# Weights that only training uses (the vector that replaces masked frames); they may be missing or
+# have any values.
 UNUSED = ("masked_spec_embed",)
-# Siblings of speech models in name only: part of the name -> what they read.
+# Models with names similar to speech models: a part of the name, and their input.
 NOT_SPEECH = {"data2vec-text": "text", "data2vec-vision": "images"}
 
 
@@ -38,24 +38,24 @@ class Known:
     """One row of ``known.csv``.
 
     Attributes:
-        model: name on the hub; without a slash: an architecture that exists with random weights
-            only.
+        model: name on the hub; a name without a slash is an architecture that exists only with
+            random weights.
         family: transformers' ``model_type``.
         layers, width, heads, ffn: number of blocks, and their sizes.
-        norm: ``group`` or ``layer`` normalisation in the convolutional front-end; empty where the
+        norm: ``group`` or ``layer`` normalisation in the convolutional front-end; empty if the
             family has no choice.
         pre_ln: whether a final LayerNorm follows the last block ("stable layer norm"; always in
             Conformer and Whisper).
         conv_bias: whether the front-end's convolutions have a bias.
         settings: further keys of the configuration.
-        parameters: of the encoder without any head, exact.
-        normalize: whether waveforms are brought to zero mean and unit variance.
-        ctc: whether a trained CTC head comes with it.
-        pretrained_on, fine_tuned_on: data, in words.
-        licence: of the weights; ``unverified`` where its text was not seen.
-        torchaudio: torchaudio's bundle of the same weights; empty where there is none.
+        parameters: exact number of parameters of the encoder without a head.
+        normalize: whether waveforms are normalised to zero mean and unit variance.
+        ctc: whether the checkpoint has a trained CTC head.
+        pretrained_on, fine_tuned_on: training data, in words.
+        licence: licence of the weights; ``unverified`` if its text was not checked.
+        torchaudio: torchaudio's bundle of the same weights; empty if there is none.
         certain: ``yes`` or ``likely``.
-        remark: what is odd or not certain.
+        remark: peculiarities and uncertainties.
     """
 
     model: str
@@ -80,11 +80,11 @@ class Known:
 
     @property
     def layer_names(self) -> str:
-        """Names of its layers for people; ``final`` where it is a layer of its own."""
+        """The names of the layers for display, with ``final`` if it is a separate layer."""
         return f"0..{self.layers}" + (", final" if self.pre_ln or self.family in SQUEEZED else "")
 
     def config(self) -> dict[str, Any]:
-        """Return the configuration's keys that differ between checkpoints of the family, by
+        """Return the configuration's keys that differ between checkpoints of the family, with
         transformers' names.
         """
         names = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
@@ -103,7 +103,7 @@ class Known:
 
 @functools.cache
 def known_models() -> dict[str, Known]:
-    """Name -> row, in the file's order."""
+    """Return the rows by name, in the order of the file."""
     read: dict[Any, Callable[[str], Any]] = {
         int: int,
         bool: "true".__eq__,
@@ -118,8 +118,8 @@ def known_models() -> dict[str, Known]:
 
 
 def close_names(name: str, others: tuple[str, ...] = ()) -> list[str]:
-    """Return known names that are similar to ``name``, best first, in any case and with or without
-    the organisation.
+    """Return known names that are similar to ``name``, best first, ignoring case and the
+    organisation.
     """
     known = {candidate.lower(): candidate for candidate in (*others, *known_models())}
     known |= {candidate.rpartition("/")[2].lower(): candidate for candidate in known_models()}

@@ -1,11 +1,11 @@
-"""PyTorch files that hold more than weights, opened without running what is in them.
+"""Open PyTorch files that hold more than weights without running their code.
 
-A pickle names classes and functions to import and to call. PyTorch's ``weights_only`` knows those
-of tensors. Two classes that fairseq's files hold are allowed beside them: ``argparse.Namespace``,
-and ``fairseq.data.dictionary.Dictionary``, for which a class of ours stands in, so fairseq is not
-imported. Neither does anything when it is made. A file that wants more is refused with the list of
-what it wants, read off its pickle without carrying it out; torch's advice to open it nevertheless
-is not repeated.
+A pickle names classes and functions to import and to call. PyTorch's ``weights_only`` allows those
+of tensors. This module also allows two classes in fairseq's files: ``argparse.Namespace`` and
+``fairseq.data.dictionary.Dictionary``; a class of ours replaces the latter, so fairseq is not
+imported. Creating either has no side effects. A file with other imports is refused with their list,
+which is read from the pickle without running it; the message does not repeat torch's advice to open
+the file anyway.
 """
 
 import argparse
@@ -24,16 +24,16 @@ from probe.errors import ProbeError, listed
 from probe.files import unread
 from probe.foreign_files import refuse_foreign
 
-# What files of plain tensors name.
+# Imports of files with plain tensors.
 PLAIN = re.compile(
     r"torch\.\w+Storage|torch\._utils\._rebuild_(tensor(_v2)?|parameter)|collections\.OrderedDict"
 )
-LEGACY_PICKLES = 5  # before the weights of a file in the form of PyTorch before 1.6
+LEGACY_PICKLES = 5  # pickles before the weights in files of PyTorch before 1.6
 
 
 class Dictionary:
-    """Stands in for fairseq's class of symbols; has the attributes that were stored (``symbols``, a
-    list, among them).
+    """A replacement for fairseq's class of symbols, with the stored attributes, including the list
+    ``symbols``.
     """
 
 
@@ -44,18 +44,18 @@ FAIRSEQ = {
 
 
 def open_pickle(file: Path, allowed: Mapping[str, type] = FAIRSEQ) -> Any:
-    """Return what ``torch.save`` wrote, its tensors on the CPU.
+    """Return the content of a file from ``torch.save``, with tensors on the CPU.
 
     Args:
-        allowed: what it may import beside what tensors need, and the class that is made of it.
+        allowed: further imports that the file may have, with the class that replaces each.
 
     Raises:
-        ProbeError: it wants to import more, or is no whole file of PyTorch's.
+        ProbeError: the file has other imports, or is not a complete PyTorch file.
     """
     try:
         with torch.serialization.safe_globals([(made, name) for name, made in allowed.items()]):
             return torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # zip files, pickles and tensors each raise their own kind
+    except Exception as error:  # zip files, pickles and tensors raise many kinds
         is_cut = isinstance(error, OSError) and error.errno == errno.EINVAL
         if isinstance(error, OSError | MemoryError) and not is_cut:
             raise unread(file, error) from error
@@ -68,19 +68,19 @@ def open_pickle(file: Path, allowed: Mapping[str, type] = FAIRSEQ) -> Any:
             ) from error
         refuse_foreign(file, error)
         line = str(error).partition("\n")[0]
-        is_told = isinstance(error, RuntimeError) and "weights_only" not in line
+        has_reason = isinstance(error, RuntimeError) and "weights_only" not in line
         raise ProbeError(
-            f"{file}: no file of PyTorch's, or a damaged one{f' ({line})' if is_told else ''}. "
+            f"{file}: no file of PyTorch's, or a damaged one{f' ({line})' if has_reason else ''}. "
             "Fetch it again."
         ) from error
 
 
 def _imports_of(file: Path) -> set[str]:
-    """Names that a file's pickles import beyond those of plain tensors; as many as can be read
-    where it is damaged.
+    """Return the names that a file's pickles import beyond those of plain tensors; for a damaged
+    file, only the readable ones.
     """
     names: set[str] = set()
-    # A damaged or hostile file may fail in any way; what was read until then counts.
+    # A damaged or hostile file may fail in any way; the names up to that point remain.
     with contextlib.suppress(Exception):
         if zipfile.is_zipfile(file):
             with zipfile.ZipFile(file) as archive:
@@ -96,9 +96,9 @@ def _imports_of(file: Path) -> set[str]:
 
 
 def _add_imports(pickle: IO[bytes], names: set[str]) -> None:
-    """Add the dotted names that one pickle imports; nothing is carried out."""
+    """Add the dotted names that one pickle imports, without running it."""
     memo: dict[int, Any] = {}
-    pushed: list[Any] = []  # texts, and None for whatever else was pushed
+    pushed: list[Any] = []  # texts, and None for everything else
     for operation, argument, _ in pickletools.genops(pickle):
         if operation.name in ("GLOBAL", "INST"):
             names.add(str(argument).replace(" ", "."))

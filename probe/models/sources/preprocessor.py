@@ -1,4 +1,4 @@
-"""The input that a checkpoint was trained with: sampling rate, normalisation, log-mel energies."""
+"""The input of a checkpoint: sampling rate, normalisation, log-mel energies."""
 
 import json
 from collections.abc import Mapping
@@ -14,15 +14,15 @@ from probe.models.families import LOG_MEL
 from probe.models.reference import EPSILON
 
 PREPROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json")  # second: transformers 5
-RATE_HZ, NORMALIZE = 16_000, True  # where no file says so
+RATE_HZ, NORMALIZE = 16_000, True  # defaults if no file says it
 
 
 def preprocessor_of(folder: Path) -> tuple[Path | None, dict[str, Any]]:
-    """Return the file in a checkpoint's folder that says what the input is, and what stands in it;
-    nothing where there is none.
+    """Return the file in a checkpoint's folder that describes the input, and its content; empty if
+    there is none.
 
     Raises:
-        ProbeError: a file that says so but cannot be read.
+        ProbeError: such a file cannot be read.
     """
     for file in (folder / name for name in PREPROCESSOR_FILES):
         if not file.is_file():
@@ -42,11 +42,11 @@ def preprocessor_of(folder: Path) -> tuple[Path | None, dict[str, Any]]:
 
 
 def input_of(folder: Path, config: Any, notes: list[str]) -> tuple[int, bool, dict[str, Any]]:
-    """Return the sampling rate, whether waveforms are normalised, and all settings that the
-    checkpoint's folder has; adds a note where it has none.
+    """Return the sampling rate, whether waveforms are normalised, and all settings in the
+    checkpoint's folder; add a note if it has none.
 
     Raises:
-        ProbeError: a file that says so but cannot be read, or says something else.
+        ProbeError: such a file cannot be read, or has invalid values.
     """
     file, settings = preprocessor_of(folder)
     is_mel = config.model_type in LOG_MEL
@@ -70,8 +70,8 @@ def input_of(folder: Path, config: Any, notes: list[str]) -> tuple[int, bool, di
 def waveform_extractor(
     folder: Path | None, rate_hz: int, normalize: bool, settings: Mapping[str, Any]
 ) -> Any:
-    """Return transformers' own preprocessor of waveforms: read from the folder where it has one,
-    otherwise made for what was assumed.
+    """Return transformers' preprocessor of waveforms, read from the folder if it has one, otherwise
+    made from the defaults.
     """
     if folder and (folder / PREPROCESSOR_FILES[0]).is_file():
         return transformers.Wav2Vec2FeatureExtractor.from_pretrained(folder)
@@ -84,12 +84,14 @@ def waveform_extractor(
 
 
 def energies_settings(extractor: Any) -> dict[str, Any]:
-    """Return what decides a preprocessor's log-mel energies, by its own names."""
+    """Return the settings that decide a preprocessor's log-mel energies, by their names there."""
     names = ("feature_size", "hop_length", "n_fft", "chunk_length", "stride", "padding_value")
     return {name: getattr(extractor, name) for name in names if hasattr(extractor, name)}
 
 
 def first_line(error: Exception) -> str:
-    """Return the first line of what went wrong, with the second where the first announces it."""
+    """Return the first line of an error's text, with the second line if the first ends in a
+    colon.
+    """
     lines = str(error).splitlines() or [type(error).__name__]
     return " ".join(line.strip() for line in lines[: 1 + lines[0].endswith(":")])

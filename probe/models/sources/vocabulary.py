@@ -1,4 +1,4 @@
-"""What the symbols of a checkpoint's own CTC head write, by its tokenizer's files."""
+"""The texts of the symbols of a checkpoint's own CTC head, from its tokenizer's files."""
 
 import json
 from pathlib import Path
@@ -18,10 +18,10 @@ TOKENIZER_FILES = (
 
 
 def written_by(folder: Path, n_symbols: int, language: str, notes: list[str]) -> tuple[str, ...]:
-    """Return what each symbol of a head writes; nothing, with a note, where no vocabulary fits."""
+    """Return the text of each symbol of a head; empty, with a note, if no vocabulary fits."""
     try:
         return _written(folder, n_symbols, language)
-    except Exception as error:  # a missing, damaged or foreign tokenizer: each its own kind
+    except Exception as error:  # missing, damaged and foreign tokenizers raise many kinds
         reason = first_line(error)
         notes.append(f"its CTC head has no vocabulary that fits and cannot be used: {reason}")
         return ()
@@ -48,22 +48,23 @@ def _written(folder: Path, n_symbols: int, language: str) -> tuple[str, ...]:
             f"none of its symbols is the blank {tokenizer.pad_token!r}; name pad_token in "
             f"{adapters.TOKENIZER_FILE}"
         )
-    # The attribute word_delimiter_token is "|" whatever the folder says (transformers 5.23).
+    # The attribute word_delimiter_token is always "|", regardless of the folder (transformers
+    # 5.23).
     special = tokenizer.special_tokens_map
     delimiter = str(special.get("word_delimiter_token", tokenizer.word_delimiter_token))
     silent = dict.fromkeys(tokenizer.all_special_tokens, "")
     silent |= {delimiter: " ", tokenizer.pad_token: ""}
     writes = tuple(silent.get(tokens[number], tokens[number]) for number in range(n_symbols))
-    "".join(writes).encode()  # half a surrogate pair could be written nowhere
+    "".join(writes).encode()  # half a surrogate pair cannot be encoded
     return writes
 
 
 def _vocabulary_of(file: Path, language: str) -> dict[str, str]:
-    """Return what a tokenizer is told of the language: nothing, unless its file holds a vocabulary
-    of each of several languages.
+    """Return a tokenizer's arguments for the language: empty unless its file holds vocabularies of
+    several languages.
 
     Raises:
-        ValueError: it does, and ``language`` is none of them, or the file is something else.
+        ValueError: ``language`` is not among them, or the file is not a vocabulary.
     """
     if content := foreign_content(file):
         raise ValueError(f"{file.name} is {content}".rstrip("."))

@@ -1,8 +1,8 @@
-"""A checkpoint's weights on disk: which files they are, whether they are whole, and their hash.
+"""Find a checkpoint's weights on disk, check that they are complete, and hash them.
 
-A truncated, exchanged or damaged file is refused before anything is loaded from it. A flipped bit
-can be seen only against a hash: the one that a hub's cache keeps as the file's name, or one that
-the user gives.
+The module refuses a truncated, exchanged or damaged file before anything is loaded from it. Only a
+hash detects a flipped bit: the one that a hub's cache uses as the file's name, or one that the user
+gives.
 """
 
 import errno
@@ -26,23 +26,23 @@ from probe.foreign_files import refuse_foreign
 from probe.models.sources import adapters
 from probe.models.sources.pickles import open_pickle
 
-# In order of preference; the first that is there is hashed and loaded.
+# Names of weight files in order of preference; the first existing one is hashed and loaded.
 WEIGHT_FILES = (
     "model.safetensors",
     "model.safetensors.index.json",
     "pytorch_model.bin",
     "pytorch_model.bin.index.json",
 )
-# The same of a variant (``save_pretrained(variant="fp16")``), which is taken where there is nothing
-# else.
+# Names of a variant's files (``save_pretrained(variant="fp16")``), which are used if there are no
+# others.
 VARIANT = re.compile(
     r"(model(?P<v1>\.[\w-]+)\.safetensors|model\.safetensors\.index(?P<v2>\.[\w-]+)\.json"
     r"|pytorch_model(?P<v3>\.[\w-]+)\.bin|pytorch_model\.bin\.index(?P<v4>\.[\w-]+)\.json)"
 )
 PART = re.compile(r".+-\d{5}-of-\d{5}\.\w+")
 INDEX = re.compile(r"\.index(\.[\w-]+)?\.json$")
-# Endings of files that may hold a model's weights, and files with such endings that a training
-# leaves beside them.
+# Endings of files that may hold a model's weights, and files with such endings that a training run
+# also leaves in the folder.
 WEIGHT_ENDINGS = (
     *(".safetensors", ".bin", ".pt", ".pth", ".ckpt"),
     *(".h5", ".msgpack", ".gguf", ".onnx"),
@@ -50,40 +50,47 @@ WEIGHT_ENDINGS = (
 OF_TRAINING = re.compile(
     r"(training_args|optimizer|scheduler|scaler|rng_state|random_states|adapter\.).*"
 )
-DTYPES = {"F64", "F32", "F16", "BF16", "I64", "I32", "BOOL"}  # whole numbers are counters
-REVISION_DIGITS = 12  # of a hash, where it stands in the place of a commit
-PICKLES = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")  # zip, and plain
+DTYPES = {"F64", "F32", "F16", "BF16", "I64", "I32", "BOOL"}  # integers are counters
+REVISION_DIGITS = 12  # digits of a hash that replaces a commit
+PICKLES = (
+    b"PK\x03\x04",
+    b"\x80\x02",
+    b"\x80\x03",
+    b"\x80\x04",
+    b"\x80\x05",
+)  # zip and plain pickles
 
 
 @dataclass(frozen=True)
 class Weights:
-    """Weights that were found whole.
+    """Weight files that are complete.
 
     Attributes:
-        file: the file, or the index of several.
-        sha256: of the one file, or of the names and hashes of all the files that the index lists.
-        against: what the hash was compared with, in words; empty where there was nothing to compare
-            it with.
-        beside: further files whose weights stand for some of these, such as an adapter's; the hash
-            is of all of them.
+        file: the weight file, or the index of several files.
+        sha256: hash of the file, or of the names and hashes of all files in the index.
+        against: the sources of expected hashes, in words; empty without any.
+        overrides: further files, such as an adapter's, whose weights replace some of these; the
+            hash covers all of them.
     """
 
     file: Path
     sha256: str
     against: str = ""
-    beside: tuple[Path, ...] = ()
+    overrides: tuple[Path, ...] = ()
 
     @property
     def safetensors(self) -> bool:
-        """Whether they are safetensors files (otherwise PyTorch's, read with ``weights_only``)."""
+        """Whether the files are safetensors; otherwise they are PyTorch's, read with
+        ``weights_only``.
+        """
         return "safetensors" in self.file.name
 
     def tensors(self) -> dict[str, torch.Tensor]:
-        """Return the weights of ``file`` by the names that they have there.
+        """Return the weights of ``file`` by their names in the file.
 
         Raises:
-            ProbeError: no file of PyTorch's, one that would run code, or one that holds something
-                else than weights.
+            ProbeError: the file is not PyTorch's, would run code, or holds something other than
+                weights.
         """
         read: dict[str, torch.Tensor] = {}
         for part in parts_of(self.file):
@@ -92,39 +99,41 @@ class Weights:
         return read
 
     def notes(self) -> list[str]:
-        """Return what a user should know of the choice of the file, one sentence each."""
+        """Return sentences for the user on the choice of the file."""
         notes, name = [], self.file.name
         if VARIANT.fullmatch(name):
             notes.append(
                 f"its weights come from a variant, {name}, as there is no file without one"
             )
-        read = {path.name for path in (self.file, *parts_of(self.file), *self.beside)}
+        read = {path.name for path in (self.file, *parts_of(self.file), *self.overrides)}
         others = [other for other in _weight_files_in(self.file.parent) if other not in read]
         if others:
             notes.append(f"{name} is read; other weights beside it are not: {listed(others)}")
         return notes
 
 
-def find_weights(folder: Path, sha256: str | None = None, beside: Sequence[Path] = ()) -> Weights:
+def find_weights(
+    folder: Path, sha256: str | None = None, overrides: Sequence[Path] = ()
+) -> Weights:
     """Return the weights in a checkpoint's folder.
 
     Args:
-        sha256: what `Weights.sha256` must be.
-        beside: see `Weights`.
+        sha256: expected `Weights.sha256`.
+        overrides: see `Weights`.
 
     Raises:
-        UsageError: ``sha256`` is none.
-        ProbeError: none there, a part missing, truncated, a pickle under a safetensors name, or not
-            the expected hash.
+        UsageError: ``sha256`` is not a SHA-256.
+        ProbeError: the folder has no weights, a part is missing or truncated, a pickle has a
+            safetensors name, or the hash differs.
     """
-    return hashed(_main_file(folder), sha256, beside)
+    return hashed(_main_file(folder), sha256, overrides)
 
 
 def _main_file(folder: Path) -> Path:
-    """The file of weights that a folder is opened from, or the index that lists its parts.
+    """Return the weight file of a folder, or the index that lists its parts.
 
     Raises:
-        ProbeError: there is none, or only weights of several variants.
+        ProbeError: there is no such file, or only those of several variants.
     """
     if files := [folder / name for name in WEIGHT_FILES if os.path.lexists(folder / name)]:
         return files[0]
@@ -151,7 +160,7 @@ def _main_file(folder: Path) -> Path:
 
 
 def _weight_files_in(folder: Path) -> list[str]:
-    """Names of the files in a folder that may hold weights of a model, sorted."""
+    """Return the sorted names of the files in a folder that may hold a model's weights."""
     names = (path.name for path in folder.iterdir() if path.suffix in WEIGHT_ENDINGS)
     return sorted(name for name in names if not OF_TRAINING.fullmatch(name))
 
@@ -162,10 +171,10 @@ def are_weights(entries: Mapping) -> bool:
 
 
 def _named_weights(file: Path, content: object) -> dict[str, torch.Tensor]:
-    """What a file holds, if that is weights by their names.
+    """Return the content of a file if it is weights by their names.
 
     Raises:
-        ProbeError: it is something else, and how its weights would be saved alone.
+        ProbeError: the content is something else; the message says how to save the weights alone.
     """
     entries: Mapping = content if isinstance(content, Mapping) else {}
     if isinstance(content, Mapping) and are_weights(content):
@@ -183,15 +192,15 @@ def _named_weights(file: Path, content: object) -> dict[str, torch.Tensor]:
     )
 
 
-def hashed(file: Path, sha256: str | None = None, beside: Sequence[Path] = ()) -> Weights:
-    """Return weights in one file, or those that an index lists; errors as of `find_weights`."""
+def hashed(file: Path, sha256: str | None = None, overrides: Sequence[Path] = ()) -> Weights:
+    """Return the weights of one file or of an index; see `find_weights` for errors."""
     if sha256 is not None and not re.fullmatch("[0-9a-fA-F]{64}", sha256):
         raise UsageError(
             f"--sha256 {sha256}: expected 64 hexadecimal digits, as `probe check` prints them."
         )
     if not file.is_file():
         raise ProbeError(f"{file}: no file, or a link to nothing. Fetch the checkpoint again.")
-    parts = {**parts_of(file), **dict.fromkeys(beside)}
+    parts = {**parts_of(file), **dict.fromkeys(overrides)}
     try:
         for part, names in parts.items():
             if part.suffix == ".safetensors":
@@ -209,35 +218,40 @@ def hashed(file: Path, sha256: str | None = None, beside: Sequence[Path] = ()) -
     if sha256 is not None:
         _compare(file, whole, sha256.lower(), "--sha256")
         against.append("--sha256")
-    return Weights(file, whole, " and ".join(dict.fromkeys(against)), tuple(beside))
+    return Weights(file, whole, " and ".join(dict.fromkeys(against)), tuple(overrides))
 
 
 def sha256_on_disk(path: Path) -> str:
-    """Return `Weights.sha256` of a checkpoint's folder or file as it is now, without opening the
-    model; empty where there are no weights.
+    """Return the current `Weights.sha256` of a checkpoint's folder or file without opening the
+    model; empty without weights.
 
-    Files that did not change since they were read are not read again.
+    Unchanged files are not read again.
 
     Raises:
-        ProbeError: they are there and not whole.
+        ProbeError: the weights are incomplete.
     """
-    file, beside = path, []
+    file, overrides = path, []
     if path.is_dir():
         has_main = any(os.path.lexists(path / name) for name in WEIGHT_FILES)
         if not has_main and not _weight_files_in(path):
             return ""
-        file, beside = _main_file(path), _adapters_in(path)
-    states = [part.stat() for part in (file, *parts_of(file), *beside) if part.is_file()]
+        file, overrides = _main_file(path), _adapters_in(path)
+    states = [part.stat() for part in (file, *parts_of(file), *overrides) if part.is_file()]
     state = tuple((item.st_ino, item.st_size, item.st_mtime_ns) for item in states)
-    return _sha256_of_unchanged(file, tuple(beside), state)
+    return _sha256_of_unchanged(file, tuple(overrides), state)
 
 
 def _adapters_in(folder: Path) -> list[Path]:
-    """The adapter of a language that a checkpoint's folder is opened with, if any."""
+    """Return the language adapter that a checkpoint's folder is opened with, if any."""
     try:
         settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         config = SimpleNamespace(**settings)
-    except (OSError, ValueError, TypeError, RecursionError):  # opening the model names the fault
+    except (
+        OSError,
+        ValueError,
+        TypeError,
+        RecursionError,
+    ):  # the fault is reported when the model is opened
         return []
     adapter = adapters.adapter_of(folder, config, adapters.language_of(folder, config), [])
     return [adapter] if adapter else []
@@ -245,9 +259,9 @@ def _adapters_in(folder: Path) -> list[Path]:
 
 @functools.lru_cache(maxsize=64)
 def _sha256_of_unchanged(
-    file: Path, beside: tuple[Path, ...], state: tuple[tuple[int, int, int], ...]
+    file: Path, overrides: tuple[Path, ...], state: tuple[tuple[int, int, int], ...]
 ) -> str:
-    return hashed(file, beside=beside).sha256
+    return hashed(file, overrides=overrides).sha256
 
 
 def sha256_of_tensors(tensors: Mapping[str, torch.Tensor]) -> str:
@@ -260,14 +274,14 @@ def sha256_of_tensors(tensors: Mapping[str, torch.Tensor]) -> str:
 
 
 def parts_of(file: Path) -> Mapping[Path, set[str] | None]:
-    """Return the files of weights: those of an index with the names of their tensors, or the file
-    itself; errors as of `find_weights`.
+    """Return the weight files: those of an index with the names of their tensors, or the file
+    itself; see `find_weights` for errors.
     """
     return _parts(file) if INDEX.search(file.name) else {file: None}
 
 
 def _parts(index: Path) -> dict[Path, set[str]]:
-    """File -> names of its tensors, as an index says."""
+    """Return the names of the tensors of each file in an index."""
     try:
         content = json.loads(index.read_text(encoding="utf-8"))
         weight_map: dict[str, str] = dict(content["weight_map"])
@@ -305,15 +319,15 @@ def _parts(index: Path) -> dict[Path, set[str]]:
 
 
 def _refuse_unless_safetensors(file: Path, names: set[str] | None) -> None:
-    """Raise where a file is no whole safetensors file, or does not hold ``names``."""
+    """Raise if a file is not a complete safetensors file, or does not hold ``names``."""
     try:
         with safe_open(file, framework="pt") as tensors:
             dtypes = {name: tensors.get_slice(name).get_dtype() for name in sorted(tensors.keys())}
     except (SafetensorError, OSError) as error:
         with file.open("rb") as opened:
             start = opened.read(8)
-        # Only now: a safetensors file begins with a length, which may have the very bytes of a
-        # pickle.
+        # This check comes second: a safetensors file begins with a length, which may have the bytes
+        # of a pickle.
         if start.startswith(PICKLES):
             raise ProbeError(
                 f"{file}: a pickle under the name of a safetensors file; a pickle can run code. It "
@@ -340,8 +354,8 @@ def _refuse_unless_safetensors(file: Path, names: set[str] | None) -> None:
 
 
 def _name_in_cache(file: Path) -> str:
-    """The sha256 that a hub's cache keeps as the name of a large file; empty where the file is in
-    no such cache.
+    """Return the SHA-256 that a hub's cache uses as the name of a large file; empty if the file is
+    not in such a cache.
     """
     target = file.resolve()
     is_hash = target.parent.name == "blobs" and re.fullmatch("[0-9a-f]{64}", target.name)

@@ -207,7 +207,8 @@ def search_figure(scores: Scores, width: str = "double") -> "Figure":
     choice of dev: a map per question and model, as many as a page holds.
 
     Models of one layer share a map, a row each. Of settings that differ in something else too
-    (epochs, a decoder's weights) the best is shown. Heads with one setting are left out.
+    (epochs, a decoder's weights) the best is shown, of several folds the mean. Heads with one
+    setting are left out.
 
     Raises:
         ProbeError: no record holds a search over several settings.
@@ -239,15 +240,16 @@ def _search_map(cells: pd.DataFrame, rows: pd.DataFrame) -> HeatMap:
     setting, score = _setting(first["search"]), f"dev_{first['select_by']}"
     entries = pd.DataFrame(
         [
-            (row, entry[setting], 100 * entry[score])
+            (row, entry[setting], entry.get("fold", ""), 100 * entry[score])
             for row, search in zip(cells["row"], cells["search"], strict=True)
             for entry in search
             if setting in entry and entry.get(score) is not None
         ],
-        columns=["row", "setting", "score"],
+        columns=["row", "setting", "fold", "score"],
     )
-    scores = entries.groupby(["row", "setting"])["score"]
+    scores = entries.groupby(["row", "setting", "fold"])["score"]
     best = scores.max() if first["higher_is_better"] else scores.min()
+    best = best.groupby(["row", "setting"]).mean()  # over folds
     values = best.unstack().reindex(cells["row"].unique())
     columns = {value: column for column, value in enumerate(values.columns)}
     chosen = [

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("probe")
 
-AXES = ("index", "depth")
 APART = 0.08  # distance of `conv` and `final` from the other layers on the axis of depth
 STEP = 0.03  # between the intervals of models of one layer, as a part of the axis
 PANEL = [*QUESTION, "metric"]
@@ -52,7 +51,7 @@ def curves_figure(rows: pd.DataFrame, axis: str = "index", width: str = "double"
 
     Args:
         rows: of `probe.reporting.scores.Scores.layers`.
-        axis: one of `AXES`, see the module.
+        axis: ``index`` or ``depth``; see the module.
         width: one of `probe.reporting.figures.style.WIDTHS`.
 
     Raises:

@@ -51,7 +51,7 @@ def plot(
         to: ends in ``.png``, ``.svg`` or ``.pdf``.
         only: column (``model``, ``task``, ``metric``, ``condition``) -> the values that are drawn;
             all where empty, but see `probe.reporting.figures.layers.usual_rows`.
-        axis: for ``layers``, one of `probe.reporting.figures.layers.AXES`.
+        axis: for ``layers``, ``index`` or ``depth``.
         width: one of `probe.reporting.figures.style.WIDTHS`.
 
     Raises:

@@ -134,7 +134,7 @@ def _cell(cell: Cell, two: bool) -> list[str]:
     """What a cell has in its one or two columns of the table."""
     text = rf"\num{{{cell.text}}}" if NUMBER.fullmatch(cell.text) else latex(cell.text)
     text = {BEST: rf"\textbf{{{text}}}", TIED: rf"\underline{{{text}}}"}.get(cell.mark, text)
-    interval, aside = (MINUS.sub("$-$", latex(beside)) for beside in (cell.spread, cell.aside))
+    interval, aside = (MINUS.sub("$-$", latex(part)) for part in (cell.spread, cell.aside))
     small = rf"{{\scriptsize {interval}}}" if interval else ""
     return [text, " ".join(filter(None, (small, aside)))] if two else [text]
 

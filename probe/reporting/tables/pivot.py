@@ -258,8 +258,8 @@ def _check_cells(rows: pd.DataFrame, keys: Sequence[str]) -> None:
     _, cell = next(iter(repeated.groupby(list(keys), sort=False, dropna=False)))
     values = {name: list(dict.fromkeys(cell[name].map(text_of))) for name in FIELDS if name in cell}
     differing = {name: texts for name, texts in values.items() if len(texts) > 1}
-    told_apart = {name: texts for name, texts in differing.items() if name in DISTINGUISHING}
-    differing = told_apart or differing
+    key_fields = {name: texts for name, texts in differing.items() if name in DISTINGUISHING}
+    differing = key_fields or differing
     what = "; ".join(f"{name} ({listed(texts)})" for name, texts in differing.items())
     example = next((f"{name}={texts[0]}" for name, texts in differing.items()), "")
     where = ", ".join(f"{name} {text_of(cell[name].iloc[0]) or DASH}" for name in keys)

@@ -152,12 +152,17 @@ def search_table(records: pd.DataFrame) -> str:
     for names, group in rows.groupby(["model", "task", "head"], sort=False):
         lines: list[dict[str, str]] = []
         for row in group.drop_duplicates(["layer", "train_domain"]).to_dict("records"):
+            of_folds = {item["fold"]: item["chosen"] for item in row["folds"]}
             for entry in row["search"]:
-                shared = entry.keys() & row["chosen"].keys()
-                is_chosen = all(entry[name] == row["chosen"][name] for name in shared)
+                choice = of_folds.get(entry.get("fold"), row["chosen"])
+                shared = entry.keys() & choice.keys()
+                is_chosen = all(entry[name] == choice[name] for name in shared)
                 lines.append(
                     {"train domain": row["train_domain"], "layer": row["layer"]}
-                    | {name: f"{value:.4g}" for name, value in entry.items()}
+                    | {
+                        name: value if isinstance(value, str) else f"{value:.4g}"
+                        for name, value in entry.items()
+                    }
                     | {"picked": "✓" if is_chosen else ""}
                 )
         columns = {

@@ -9,9 +9,9 @@ with or without its mark.
 import codecs
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
+from probe.data.time_labels.interval import Interval
 from probe.errors import ProbeError
 
 VALUE = re.compile(
@@ -21,16 +21,6 @@ VALUE = re.compile(
     r"|!.*"
 )
 HINT = "Save it from Praat as a text file."
-
-
-@dataclass(frozen=True)
-class Interval:
-    """A label and its time; ``where`` names the place in its file."""
-
-    start_s: float
-    end_s: float
-    label: str
-    where: str
 
 
 def read_textgrid(path: Path) -> dict[str, list[Interval]]:

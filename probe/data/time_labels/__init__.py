@@ -1,0 +1,1 @@
+"""Labels over time: the files that people have them in, and labels derived from speaker turns."""
