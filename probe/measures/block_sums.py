@@ -13,7 +13,8 @@ Definitions, with means m, variances s^2 and the covariance c over all utterance
   to evaluate reproducibility", Biometrics 45); 0 where all predictions are equal;
 * ``pearson`` c / (s_x s_y), as ``scipy.stats.pearsonr``; undefined where either is constant;
 * ``spearman`` the same of midranks over all scored utterances, as ``scipy.stats.spearmanr``.
-  Without a block the midranks of the others stay as they are;
+  Midranks are divided by the number of utterances, so that folds can be pooled. Without a block
+  the midranks of the others stay as they are;
 * ``r2`` 1 - mean (x - y)^2 / s_x^2, as scikit-learn's ``r2_score``; undefined where the truth is
   constant;
 * ``uar`` the mean of the recalls of all classes that occur, as scikit-learn's
@@ -54,7 +55,7 @@ def moment_counts(
     """Sums per block of true and predicted numbers: ``block``, and one entry a block in each of
     `MOMENTS`.
 
-    Both are taken from the mean of the truth, which changes none of the metrics and saves digits.
+    Numbers whose mean is more than 100,000 times their spread lose digits; subtract a constant.
 
     Args:
         blocks: (utterance,) names of speakers.
@@ -71,8 +72,8 @@ def moment_counts(
             f"number for each of {len(blocks)} utterances."
         )
     if ranks:
-        both = rankdata(both, axis=1)
-    x, y = both - both[0].mean()
+        both = (rankdata(both, axis=1) - (len(blocks) + 1) / 2) / len(blocks)
+    x, y = both
     names, at = np.unique([hashed_block(name) for name in blocks], return_inverse=True)
     columns = (None, x, y, x * x, y * y, x * y)
     sums = [np.bincount(at, weights=column, minlength=len(names)) for column in columns]
@@ -96,22 +97,34 @@ def class_counts(
     Raises:
         ProbeError: lengths that differ, or a class that is none of ``classes``.
     """
-    place = {name: position for position, name in enumerate(classes)}
     if not len(blocks) == len(truth) == len(predicted):
         raise ProbeError(
             f"{len(truth)} true and {len(predicted)} predicted classes; expected one for each of "
             f"{len(blocks)} utterances."
         )
-    if unknown := {*truth, *predicted} - place.keys():
-        raise ProbeError(f"class {min(unknown)!r}; expected one of the {len(place)} classes.")
-    digests = [hashed_block(name) for name in blocks]
-    block = sorted(set(digests))
-    at = {digest: position for position, digest in enumerate(block)}
-    cells = Counter(
-        (at[digest], place[true], place[guess])
-        for digest, true, guess in zip(digests, truth, predicted, strict=True)
+    if unknown := {*truth, *predicted} - set(classes):
+        raise ProbeError(f"class {min(unknown)!r}; expected one of the {len(classes)} classes.")
+    digests = map(hashed_block, blocks)
+    return _cells(Counter(zip(digests, truth, predicted, strict=True)), classes)
+
+
+def pooled_classes(parts: Sequence[Counts]) -> Counts:
+    """The counts of `class_counts` of several sets of utterances together."""
+    cells: Counter[tuple[str, str, str]] = Counter()
+    for part in parts:
+        for at, true, guess, n in zip(*(part[name] for name in CELLS), strict=True):
+            cells[part["block"][at], part["class"][true], part["class"][guess]] += int(n)
+    return _cells(cells, list(dict.fromkeys(name for part in parts for name in part["class"])))
+
+
+def _cells(cells: Counter[tuple[str, str, str]], classes: Sequence[str]) -> Counts:
+    """Counts from (block, true class, predicted class) -> utterances."""
+    block = sorted({digest for digest, _, _ in cells})
+    places = [{name: i for i, name in enumerate(names)} for names in (block, classes, classes)]
+    rows = sorted(
+        (*(place[name] for place, name in zip(places, cell, strict=True)), n)
+        for cell, n in cells.items()
     )
-    rows = [(*cell, n) for cell, n in sorted(cells.items())]
     columns = [list(column) for column in zip(*rows, strict=True)] or [[] for _ in CELLS]
     return {"block": block, "class": list(classes), **dict(zip(CELLS, columns, strict=True))}
 

@@ -20,7 +20,14 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from probe.errors import ProbeError
-from probe.measures.block_sums import CELLS, MOMENTS, block_sums, class_units, sum_metric
+from probe.measures.block_sums import (
+    CELLS,
+    MOMENTS,
+    block_sums,
+    class_units,
+    pooled_classes,
+    sum_metric,
+)
 from probe.measures.detection import TRIAL_METRICS, TrialMetric, cumulative_trials, ranked
 from probe.measures.metrics import EER, metric_of
 from probe.records import hashed_block
@@ -136,17 +143,18 @@ def pooled_counts(parts: Sequence[Counts]) -> Counts:
     """
     if any(is_trials(part) for part in parts):
         raise ProbeError("trials of several folds cannot be pooled: each pairs rows of one fold.")
-    sums: dict[str, list[Any]] = defaultdict(lambda: [0, 0])
+    if "class" in parts[0]:
+        return pooled_classes(parts)
+    names = [name for name in parts[0] if name != "block"]
+    sums: dict[str, list[Any]] = defaultdict(lambda: [0] * len(names))
     for part in parts:
-        for digest, *pair in zip(
-            part["block"], part["numerator"], part["denominator"], strict=True
-        ):
-            sums[digest] = [sum(numbers) for numbers in zip(sums[digest], pair, strict=True)]
+        for digest, *amounts in zip(part["block"], *(part[name] for name in names), strict=True):
+            sums[digest] = [sum(pair) for pair in zip(sums[digest], amounts, strict=True)]
     block = sorted(sums)
+    columns = list(zip(*(sums[digest] for digest in block), strict=True))
     return {
         "block": block,
-        "numerator": [sums[digest][0] for digest in block],
-        "denominator": [sums[digest][1] for digest in block],
+        **{name: list(column) for name, column in zip(names, columns, strict=True)},
     }
 
 

@@ -20,7 +20,14 @@ from probe.measures.block_sums import (
     sum_metric,
 )
 from probe.measures.comparison import best_and_tied, paired_difference
-from probe.measures.counts import Counts, check_same_utterances, several, utterances_of, value_of
+from probe.measures.counts import (
+    Counts,
+    check_same_utterances,
+    pooled_counts,
+    several,
+    utterances_of,
+    value_of,
+)
 from probe.measures.groups import compare_groups
 from probe.measures.jackknife import jackknife
 from probe.measures.uncertainty import interval
@@ -28,9 +35,10 @@ from probe.measures.uncertainty import interval
 
 def numbers(generator: np.random.Generator, n: int) -> tuple[np.ndarray, np.ndarray]:
     """True and predicted numbers with ties, of any scale and offset."""
-    truth = generator.normal(generator.normal() * 1000, generator.lognormal(), n)
-    predicted = generator.normal() * truth + generator.normal(0, 3, n)
-    return truth.round(1), predicted.round(2)
+    centre, spread = generator.normal() * 100, generator.lognormal()
+    truth = generator.normal(centre, spread, n).round(1)
+    predicted = centre + generator.normal() * (truth - centre) + generator.normal(0, 3, n)
+    return truth, predicted.round(2)
 
 
 def speakers(generator: np.random.Generator, n: int, n_blocks: int = 8) -> list[str]:
@@ -75,12 +83,33 @@ def test_metrics_of_classes_are_those_of_scikit_learn() -> None:
         assert json.loads(json.dumps(counts)) == counts
 
 
-def test_a_large_offset_costs_no_digits() -> None:
-    truth, predicted = numbers(np.random.default_rng(2), 40)
+def test_an_offset_of_ten_thousand_spreads_costs_no_printed_digit() -> None:
+    generator = np.random.default_rng(2)
+    truth = generator.standard_normal(40)
+    predicted = truth + generator.standard_normal(40)
     names = ["a"] * 40
-    far = [moment_counts(names, truth + shift, predicted + shift) for shift in (0.0, 1e8)]
+    far = [moment_counts(names, truth + shift, predicted + shift) for shift in (0.0, 1e4)]
     near, shifted = (value_of(counts, "ccc") for counts in far)
     assert shifted == pytest.approx(near, abs=1e-6)
+
+
+def test_pooled_folds_are_the_counts_of_all_utterances() -> None:
+    generator = np.random.default_rng(10)
+    truth, predicted = numbers(generator, 60)
+    classes = generator.integers(3, size=(2, 60)).astype(str).tolist()
+    names = speakers(generator, 60)
+    for metric in ("ccc", "macro_f1"):
+        parts = [slice(0, 25), slice(25, 60)]
+        if metric == "ccc":
+            made = [moment_counts(names[at], truth[at], predicted[at]) for at in parts]
+            whole = moment_counts(names, truth, predicted)
+        else:
+            made = [class_counts(names[at], *(one[at] for one in classes), "012") for at in parts]
+            whole = class_counts(names, *classes, "012")
+        pooled = pooled_counts(made)
+        assert pooled["block"] == whole["block"]
+        assert value_of(pooled, metric) == pytest.approx(value_of(whole, metric))
+        assert interval(pooled, metric=metric) == pytest.approx(interval(whole, metric=metric))
 
 
 def test_constant_predictions_have_a_concordance_of_0_and_no_correlation() -> None:

@@ -31,6 +31,7 @@ import logging
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -150,6 +151,11 @@ class Rows(LabelledRows):
     labels: list[str]
     impossible: dict[str, str]
     classes: list[str]
+
+    @cached_property
+    def known(self) -> list[str]:
+        """The classes of all rows, sorted."""
+        return sorted({*self.labels})
 
 
 @dataclass(frozen=True)
@@ -487,7 +493,8 @@ def _counts(
         assert answer.scores is not None, "scores of two classes"
         counts = trial_counts(blocks, blocks, target, answer.scores[place])
         return counts if 0 < sum(target) < len(target) else None
-    counts = class_counts(blocks, labels, guesses, rows.classes)
+    # Words and phones of intervals are an open set, so test may have others.
+    counts = class_counts(blocks, labels, guesses, rows.known)
     if settings.label == "speaker":  # records name nobody
         counts["class"] = [hashed_block(name) for name in counts["class"]]
     return counts

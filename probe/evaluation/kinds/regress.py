@@ -43,6 +43,7 @@ Floats = NDArray[np.float64]
 METRICS = (CCC.name, PEARSON.name, SPEARMAN.name, MAE.name, R2.name)
 ALL_EQUAL = "all predictions, or all true values, are equal: it is undefined"
 HEAD = "ridge"
+MOST_OFFSET = 100_000  # beyond it the sums of squares lose the digits of the spread
 
 
 class Settings(ProjectedSettings):
@@ -185,6 +186,11 @@ def _rows(task: Task[Settings], problem: Problem) -> tuple[LabelledRows, Floats]
                 f"{task.name}: {column} is {labels[place][0]:g} in all {len(labels[place])} {name} "
                 "rows; expected two values or more."
             )
+    if abs(labels.mean()) > MOST_OFFSET * labels.std():
+        raise ProbeError(
+            f"{task.name}: the mean of {column}, {labels.mean():g}, is more than {MOST_OFFSET:,} "
+            f"times its spread, {labels.std():g}. Subtract a constant from all values."
+        )
     if problem.strict:
         for name, place in rows.tests.items():
             if place.stop == place.start:
