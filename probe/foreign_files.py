@@ -8,6 +8,9 @@ from pathlib import Path
 from probe.errors import ProbeError
 
 CONVERT = "Convert it (ffmpeg -i in -ar 16000 -ac 1 out.wav)"
+FFMPEG = (
+    "Install its decoder (pip install layerprobe[ffmpeg]), or convert it (ffmpeg -i in out.wav)"
+)
 FETCH = "Fetch the file itself"
 SAVE = "Save the table as CSV in UTF-8"
 UNPACK = "Unpack the archive, or save the sheet as CSV in UTF-8"
@@ -26,12 +29,12 @@ BEGINNINGS: dict[tuple[int, bytes], tuple[str, str]] = {
     (0, b"PK\x03\x04"): ("a ZIP archive or an Excel workbook", UNPACK),
     (0, b"7z\xbc\xaf"): ("a 7z archive", "Unpack it"),
     (257, b"ustar"): ("a tar archive", "Unpack it with tar"),
-    (4, b"ftyp"): (f"MP4 or M4A, {UNREAD}", CONVERT),
-    (0, b"\x1a\x45\xdf\xa3"): (f"WebM or Matroska, {UNREAD}", CONVERT),
-    (0, b"\x30\x26\xb2\x75"): (f"WMA, {UNREAD}", CONVERT),
+    (4, b"ftyp"): (f"MP4 or M4A, {UNREAD}", FFMPEG),
+    (0, b"\x1a\x45\xdf\xa3"): (f"WebM or Matroska, {UNREAD}", FFMPEG),
+    (0, b"\x30\x26\xb2\x75"): (f"WMA, {UNREAD}", FFMPEG),
     (0, b"#!AMR"): (f"AMR, {UNREAD}", CONVERT),
-    (0, b"\xff\xf1"): (f"AAC, {UNREAD}", CONVERT),
-    (0, b"\xff\xf9"): (f"AAC, {UNREAD}", CONVERT),
+    (0, b"\xff\xf1"): (f"AAC, {UNREAD}", FFMPEG),
+    (0, b"\xff\xf9"): (f"AAC, {UNREAD}", FFMPEG),
     (0, b"wvpk"): (f"WavPack, {UNREAD}", CONVERT),
     (0, b"MAC "): (f"Monkey's Audio, {UNREAD}", CONVERT),
     (0, b"ajkg"): (f"Shorten, {UNREAD}", CONVERT),

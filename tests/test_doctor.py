@@ -306,7 +306,9 @@ def test_a_quota_is_found_in_both_versions_of_control_groups(
 # Decoders
 
 
-def test_every_format_is_what_libsndfile_writes_and_reads(tmp_path: Path) -> None:
+def test_every_format_is_what_libsndfile_writes_and_reads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for name, works in audio.formats().items():
         container, coding = audio.FORMATS[name]
         if works:
@@ -314,8 +316,12 @@ def test_every_format_is_what_libsndfile_writes_and_reads(tmp_path: Path) -> Non
                 tmp_path / name, np.zeros(4800), 48_000, format=container, subtype=coding or None
             )
             assert audio.read_header(tmp_path / name).rate_hz == 48_000
+    monkeypatch.setattr("probe.data.ffmpeg.is_installed", lambda: False)
     assert "wav flac mp3 ogg opus aiff sph; not m4a" in said(machine.decoders(), "ok")
+    assert "pip install layerprobe[ffmpeg]" in said(machine.decoders(), "ok")
     assert "ffmpeg -i in.m4a -ar 16000 -ac 1 out.wav" in said(machine.decoders(), "ok")
+    monkeypatch.setattr("probe.data.ffmpeg.is_installed", lambda: True)
+    assert "wav flac mp3 ogg opus aiff sph m4a mp4" in said(machine.decoders(), "ok")
 
 
 def test_a_format_that_libsndfile_lacks_is_a_note(monkeypatch: pytest.MonkeyPatch) -> None:

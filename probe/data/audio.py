@@ -1,8 +1,8 @@
 """Decoding: a file's bytes -> mono float32 samples at the rate a model wants.
 
-libsndfile accepts truncated files (`probe.data.containers`), header-only files, NaN samples and
-absurd rates without complaint, so each is checked. The bytes that are hashed are the bytes that are
-decoded. Resampling is soxr HQ (torchaudio's default aliases an 8.5 kHz tone at -11 dB when going
+libsndfile accepts header-only files and NaN samples without complaint, so both are refused; see
+`probe.data.sound_files` for other checks. The bytes that are hashed are the bytes that are decoded.
+Resampling is soxr HQ (torchaudio's default aliases an 8.5 kHz tone at -11 dB when going
 from 48 to 16 kHz, soxr HQ at -136 dB).
 
 A file is decoded and resampled by blocks whose size does not depend on what its header claims. In
@@ -10,20 +10,17 @@ memory are its bytes, one block and the samples that are returned.
 """
 
 import hashlib
-import io
+import logging
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import soundfile
 import soxr
 
 from probe.data.audio_bytes import (
-    MOST_BYTES,
     Deadline,
     Read,
     cannot_be_read,
@@ -31,17 +28,17 @@ from probe.data.audio_bytes import (
     read_regular,
     reader_of,
 )
-from probe.data.containers import FLAC_UNKNOWN, Ending, ending_of, refuse_fewer, refuse_short
+from probe.data.excerpts import WHOLE, Excerpt
+from probe.data.promises import compare_durations, refuse_beyond, refuse_channel, sample_bounds
+from probe.data.sound_files import Tape, open_sound, refusing
 from probe.data.sound_flags import DAMAGED, NO_END, Levels
 from probe.errors import UtteranceError
-from probe.foreign_files import HEAD_BYTES, true_form
+
+log = logging.getLogger("probe")
 
 SETTINGS = {"decoder": "soundfile", "downmix": "mean", "resampler": "soxr HQ"}
-RATES_HZ = (1000, 768_000)
 LONGEST_S = 8 * 3600
 BLOCK_SAMPLES = 1 << 20  # of all channels together
-# Manifests round durations to a tenth of a second at worst.
-TOLERANCE_S, TOLERANCE_SHARE = 0.1, 0.01
 # Format -> libsndfile's names of the container and of the coding inside, where that is optional.
 FORMATS = {
     "wav": ("WAV", ""),
@@ -56,11 +53,11 @@ FORMATS = {
 
 @dataclass(frozen=True)
 class Audio:
-    """A decoded file.
+    """A decoded file, or an excerpt of one.
 
     Attributes:
         samples: (time,) float32 at the requested rate.
-        sha256: of the file's bytes.
+        sha256: of the file's bytes; of an excerpt, see `probe.data.excerpts.Excerpt.sha256`.
         file_bytes, mtime_ns: size and modification time of the file, hints that it is unchanged.
         native_rate_hz: the file's own rate.
         duration_s: seconds at the native rate.
@@ -83,7 +80,8 @@ class Header:
     Attributes:
         rate_hz: the file's own rate.
         channels: 1 for mono.
-        n_samples: of one channel; an estimate in MP3, 0 where the file does not say.
+        n_samples: of one channel of the file or excerpt; an estimate in MP3, 0 where the file does
+            not say.
     """
 
     rate_hz: int
@@ -91,80 +89,137 @@ class Header:
     n_samples: int
 
 
-class _Onward(soundfile.SoundFile):
-    """A file that is read from its beginning to its end.
+class Recording:
+    """A file whose excerpts are decoded one after the other: it is read and hashed once, and
+    decoded once if the excerpts are asked for in the order of time.
 
-    soundfile seeks to its own position after every block. That fails at the end of FLAC with fewer
-    samples than its header says, and makes libmpg123 decode the next frames without the bits that
-    they have in those before.
+    Attributes:
+        sha256: of the file's bytes, or of the member's.
+        status: of the file.
     """
 
-    def seekable(self) -> bool:
-        """Whether soundfile may seek."""
-        return False
+    def __init__(
+        self,
+        path: Path,
+        member: str = "",
+        root: Path | None = None,
+        deadline: Deadline | None = None,
+    ) -> None:
+        content, self.status = read_regular(path, root, deadline, member)
+        self._content, self._path = content, path
+        self.sha256 = hashlib.sha256(content).hexdigest()
+        self._end_is_checked = False
+        self._tape = self._opened()
+
+    def _refusing(self) -> AbstractContextManager[None]:
+        return refusing(reader_of(self._content), len(self._content))
+
+    def reopen(self) -> None:
+        """Begin to decode at the beginning again."""
+        self._tape.close()
+        self._tape = self._opened()
+
+    def _opened(self) -> Tape:
+        read, n_bytes = reader_of(self._content), len(self._content)
+        with self._refusing():
+            return Tape(lambda: open_sound(read, n_bytes))
+
+    def load(
+        self,
+        rate_hz: int,
+        excerpt: Excerpt = WHOLE,
+        duration_s: float | None = None,
+        deadline: Deadline | None = None,
+    ) -> Audio:
+        """An excerpt's audio, see `load_audio`."""
+        with self._refusing():
+            samples, levels = self._decode(rate_hz, excerpt, deadline)
+        sound = self._tape.sound
+        seconds = levels.n_samples / sound.rate_hz
+        if duration_s is not None:
+            compare_durations(seconds, duration_s)
+        flags = [*levels.flags]
+        if not sound.has_end and excerpt.end_s is None:
+            flags.append(NO_END)
+        if sound.is_damaged:
+            flags.append(DAMAGED)
+        identity = excerpt.sha256(self.sha256), self.status.st_size, self.status.st_mtime_ns
+        return Audio(samples, *identity, sound.rate_hz, seconds, tuple(flags))
+
+    def _decode(
+        self, rate_hz: int, excerpt: Excerpt, deadline: Deadline | None
+    ) -> tuple[np.ndarray, Levels]:
+        """((time,) float32 mean of the channels at ``rate_hz``, levels at the native rate)."""
+        tape, native_hz, channels = self._tape, self._tape.sound.rate_hz, self._tape.sound.channels
+        first, stop = sample_bounds(excerpt, native_hz)
+        refuse_channel(excerpt, channels)
+        self._go_to(first, deadline)
+        most = LONGEST_S * native_hz + 1 if stop is None else stop - first
+        # By blocks it gives the same bits as at once, and a file of 8 hours at 768 kHz needs no
+        # more memory than one at 16 kHz.
+        resampler = None
+        if native_hz != rate_hz:
+            resampler = soxr.ResampleStream(native_hz, rate_hz, 1, dtype="float32", quality="HQ")
+        channels = 1 if excerpt.channel else channels
+        levels = Levels(channels)
+        blocks: list[np.ndarray] = []
+        n_bad, block_samples = 0, max(1, BLOCK_SAMPLES // channels)
+        while len(block := tape.read(min(block_samples, most - levels.n_samples))):
+            if deadline is not None:
+                deadline.check()
+            if excerpt.channel:
+                block = np.ascontiguousarray(block[:, excerpt.channel - 1 : excerpt.channel])
+            with np.errstate(all="ignore"):  # infinity is refused below
+                mono = block.mean(axis=1)
+            levels.add(block, mono)
+            if levels.n_samples > LONGEST_S * native_hz:
+                raise UtteranceError(
+                    f"longer than {LONGEST_S // 3600} hours; cut it into utterances, or name its "
+                    "parts in columns start and end"
+                )
+            n_bad += int(np.count_nonzero(~np.isfinite(mono)))
+            if not n_bad:
+                blocks.append(mono if resampler is None else resampler.resample_chunk(mono))
+        if stop is None or levels.n_samples < stop - first:
+            if not self._end_is_checked:  # it searches all bytes
+                tape.sound.check_end(tape.position)
+                self._end_is_checked = True
+            refuse_beyond(excerpt, first, tape.position, native_hz)
+        if levels.n_samples == 0:
+            raise UtteranceError("no samples in it (a header alone, or cut off)")
+        if n_bad:
+            raise UtteranceError(f"{n_bad} samples are NaN or infinite")
+        if resampler is not None:
+            blocks.append(resampler.resample_chunk(np.zeros(0, np.float32), last=True))
+        samples = blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
+        # Samples near the largest float become infinite when resampled. NaN wins in max and min,
+        # which need no memory.
+        if len(samples) and not np.isfinite([samples.max(), samples.min()]).all():
+            raise UtteranceError(
+                "NaN or infinite after resampling; "
+                f"the largest sample is {levels.peak:.3g} times full scale"
+            )
+        return samples, levels
+
+    def _go_to(self, position: int, deadline: Deadline | None) -> None:
+        before = self._tape.n_restarts
+        self._tape.go_to(position, deadline)
+        if self._tape.n_restarts == 1 and before == 0:
+            log.warning(
+                "%s: its excerpts go back in time and its format has no exact seek, so it is "
+                "decoded again from its beginning. Order the rows of a recording by start.",
+                self._path,
+            )
+
+    def close(self) -> None:
+        """Release the decoder and the file's bytes."""
+        self._tape.close()
+        self._content = b""
 
 
-class _Content(io.RawIOBase):
-    """A file's bytes for libsndfile, with the mends of its ending."""
-
-    def __init__(self, read: Read, n_bytes: int, ending: Ending) -> None:
-        super().__init__()
-        self._read, self._ending, self._position = read, ending, 0
-        self._n_bytes = len(ending.prefix) + n_bytes - ending.start
-
-    def readinto(self, buffer: Any, /) -> int:
-        """Fill a buffer from the present position on; return how many bytes there were."""
-        prefix = self._ending.prefix
-        block = prefix[self._position : self._position + len(buffer)]
-        if len(block) < len(buffer):
-            place = self._ending.start + self._position + len(block) - len(prefix)
-            block += self._read(place, len(buffer) - len(block))
-        buffer[: len(block)] = block
-        for place, mended in self._ending.mends:
-            for position, byte in enumerate(mended, start=place - self._position):
-                if 0 <= position < len(block):
-                    buffer[position : position + 1] = bytes((byte,))
-        self._position += len(block)
-        return len(block)
-
-    def seek(self, offset: int, whence: int = 0, /) -> int:
-        """Move to a position, or to the end where there is no such position.
-
-        A damaged file makes libsndfile seek to before the beginning, which would never end.
-        """
-        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._n_bytes}[whence]
-        self._position = base + offset if 0 <= base + offset < MOST_BYTES else self._n_bytes
-        return self._position
-
-    def tell(self, /) -> int:
-        """The present position."""
-        return self._position
-
-
-@contextmanager
-def _opened(read: Read, n_bytes: int) -> Iterator[tuple[soundfile.SoundFile, Ending]]:
-    """A sound file and its ending, with a plausible rate and as long as its header says.
-
-    Raises:
-        UtteranceError: from here or within the context, for whatever libsndfile and soxr raise.
-    """
-    try:
-        ending = ending_of(read, n_bytes)
-        with _Onward(_Content(read, n_bytes, ending)) as file:
-            if not RATES_HZ[0] <= file.samplerate <= RATES_HZ[1]:
-                expected = f"{RATES_HZ[0]} to {RATES_HZ[1]} Hz"
-                raise UtteranceError(f"sample rate {file.samplerate} Hz; expected {expected}")
-            refuse_short(file, read(0, HEAD_BYTES))
-            yield file, ending
-    except soundfile.LibsndfileError as error:
-        content, remedy = true_form(read(0, HEAD_BYTES))
-        # The text of the error itself has an address in memory.
-        reason = f"the file is {content}. {remedy}" if content else error.error_string.rstrip(".")
-        raise UtteranceError(f"cannot be decoded: {reason}") from error
-    except (soundfile.SoundFileError, ValueError, OverflowError) as error:
-        raise UtteranceError(f"cannot be decoded: {error}") from error
-    except MemoryError as error:
-        raise UtteranceError(f"more audio than memory: {n_bytes} bytes of file") from error
+def state_of(status: os.stat_result) -> tuple[int, ...]:
+    """What shows that a file is another one: device, number, size and time of change."""
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def load_audio(
@@ -172,113 +227,53 @@ def load_audio(
     rate_hz: int,
     duration_s: float | None = None,
     *,
+    excerpt: Excerpt = WHOLE,
     root: Path | None = None,
     deadline: Deadline | None = None,
 ) -> Audio:
-    """A file's audio, down-mixed to mono and resampled to ``rate_hz``.
+    """A file's audio, or that of an excerpt, down-mixed to mono and resampled to ``rate_hz``.
 
     Args:
-        duration_s: seconds that the manifest promises; a file that is longer or shorter is refused.
+        duration_s: seconds that the manifest promises; audio that is longer or shorter is refused.
+        excerpt: the part that is meant. Its first sample is the one nearest to its start, the
+            first behind it the one nearest to its end; it is resampled like a file of its own.
         root: the folder that the file must lie in.
         deadline: checked between blocks; `probe.data.guarded_decoding` also limits the time within
             a block.
 
     Raises:
-        UtteranceError: not a regular file, unreadable, empty, truncated, non-finite, too long, or
-            not as long as promised.
+        UtteranceError: not a regular file, unreadable, empty, truncated, non-finite, too long, not
+            as long as promised, or an excerpt that is not in it.
     """
-    content, status = read_regular(path, root, deadline)
-    with _opened(reader_of(content), len(content)) as (file, ending):
-        samples, levels = _decode(file, content, rate_hz, deadline)
-        native_hz = file.samplerate
-    seconds = levels.n_samples / native_hz
-    if duration_s is not None:
-        _compare_durations(seconds, duration_s)
-    flags = [*levels.flags]
-    if not ending.known:
-        flags.append(NO_END)
-    if ending.damaged:
-        flags.append(DAMAGED)
-    digest = hashlib.sha256(content).hexdigest()
-    size, mtime_ns = status.st_size, status.st_mtime_ns
-    return Audio(samples, digest, size, mtime_ns, native_hz, seconds, tuple(flags))
+    recording = Recording(path, excerpt.member, root, deadline)
+    try:
+        return recording.load(rate_hz, excerpt, duration_s, deadline)
+    finally:
+        recording.close()
 
 
-def _decode(
-    file: soundfile.SoundFile, content: bytes, rate_hz: int, deadline: Deadline | None
-) -> tuple[np.ndarray, Levels]:
-    """((time,) float32 mean of the channels at ``rate_hz``, levels at the native rate)."""
-    native_hz, most = file.samplerate, LONGEST_S * file.samplerate + 1
-    # Behind the samples that a FLAC header counts there may be tags, which are no audio.
-    if file.format == "FLAC" and file.frames < FLAC_UNKNOWN:
-        most = file.frames
-    # By blocks it gives the same bits as at once, and a file of 8 hours at 768 kHz needs no more
-    # memory than one at 16 kHz.
-    resampler = None
-    if native_hz != rate_hz:
-        resampler = soxr.ResampleStream(native_hz, rate_hz, 1, dtype="float32", quality="HQ")
-    levels = Levels(file.channels)
-    blocks: list[np.ndarray] = []
-    n_bad, block_samples = 0, max(1, BLOCK_SAMPLES // file.channels)
-
-    def next_block() -> np.ndarray:
-        n_samples = min(block_samples, most - levels.n_samples)
-        return file.read(n_samples, dtype="float32", always_2d=True)
-
-    while len(block := next_block()):
-        if deadline is not None:
-            deadline.check()
-        with np.errstate(all="ignore"):  # infinity is refused below
-            mono = block.mean(axis=1)
-        levels.add(block, mono)
-        if levels.n_samples > LONGEST_S * native_hz:
-            raise UtteranceError(f"longer than {LONGEST_S // 3600} hours; cut it into utterances")
-        n_bad += int(np.count_nonzero(~np.isfinite(mono)))
-        if not n_bad:
-            blocks.append(mono if resampler is None else resampler.resample_chunk(mono))
-    refuse_fewer(file, content, levels.n_samples)
-    if levels.n_samples == 0:
-        raise UtteranceError("no samples in it (a header alone, or cut off)")
-    if n_bad:
-        raise UtteranceError(f"{n_bad} samples are NaN or infinite")
-    if resampler is not None:
-        blocks.append(resampler.resample_chunk(np.zeros(0, np.float32), last=True))
-    samples = blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
-    # Samples near the largest float become infinite when resampled. NaN wins in max and min, which
-    # need no memory.
-    if len(samples) and not np.isfinite([samples.max(), samples.min()]).all():
-        raise UtteranceError(
-            "NaN or infinite after resampling; "
-            f"the largest sample is {levels.peak:.3g} times full scale"
-        )
-    return samples, levels
-
-
-def _compare_durations(seconds: float, promised_s: float) -> None:
-    if abs(seconds - promised_s) <= max(TOLERANCE_S, TOLERANCE_SHARE * promised_s):
-        return
-    guess = "is the manifest from another version of the file?"
-    if promised_s > 500 * seconds:
-        guess = "is this column in samples?"
-    elif promised_s > seconds:
-        guess = "is the file truncated?"
-    raise UtteranceError(
-        f"duration_s is {promised_s:g} in the manifest, the audio lasts {seconds:g} s; {guess}"
-    )
-
-
-def read_header(path: Path, duration_s: float | None = None, *, root: Path | None = None) -> Header:
+def read_header(
+    path: Path,
+    duration_s: float | None = None,
+    *,
+    excerpt: Excerpt = WHOLE,
+    root: Path | None = None,
+) -> Header:
     """What a file's header claims, without decoding it: damage further on is not seen.
 
     Args:
         duration_s: seconds that the manifest promises; not compared with MP3 and Ogg, whose headers
             do not say.
+        excerpt: the part whose samples are counted.
         root: the folder that the file must lie in.
 
     Raises:
-        UtteranceError: not a regular file, unreadable, empty, a truncated WAV, an absurd rate, or
-            not as long as promised.
+        UtteranceError: not a regular file, unreadable, empty, a truncated WAV, an absurd rate, not
+            as long as promised, or an excerpt that is not in it.
     """
+    if excerpt.member:
+        content, _ = read_regular(path, root, member=excerpt.member)
+        return _header(reader_of(content), len(content), duration_s, excerpt)
     with open_regular(path, root) as (descriptor, status):
         if status.st_size == 0:
             raise UtteranceError("the file is empty (0 bytes)")
@@ -287,24 +282,36 @@ def read_header(path: Path, duration_s: float | None = None, *, root: Path | Non
             return os.pread(descriptor, n, start)
 
         try:
-            with _opened(read, status.st_size) as (file, _):
-                rate_hz, channels, n_samples = file.samplerate, file.channels, file.frames
-                has_length = file.format not in ("MP3", "OGG")
+            return _header(read, status.st_size, duration_s, excerpt)
         except OSError as error:
             raise cannot_be_read(error) from error
+
+
+def _header(read: Read, n_bytes: int, duration_s: float | None, excerpt: Excerpt) -> Header:
+    with refusing(read, n_bytes):
+        sound = open_sound(read, n_bytes)
+    sound.close()
+    n_samples, rate_hz = sound.n_samples, sound.rate_hz
     if n_samples == 0:
         raise UtteranceError("no samples in it (a header alone, or cut off)")
-    if n_samples >= FLAC_UNKNOWN:
-        return Header(rate_hz, channels, 0)
-    if duration_s is not None and has_length:
-        _compare_durations(n_samples / rate_hz, duration_s)
-    return Header(rate_hz, channels, n_samples)
+    refuse_channel(excerpt, sound.channels)
+    first, stop = sample_bounds(excerpt, rate_hz)
+    if n_samples is None:
+        return Header(rate_hz, sound.channels, 0 if stop is None else stop - first)
+    if sound.has_length:
+        refuse_beyond(excerpt, first, n_samples, rate_hz)
+    n_samples = max(0, (n_samples if stop is None else min(stop, n_samples)) - first)
+    if duration_s is not None and sound.has_length:
+        compare_durations(n_samples / rate_hz, duration_s)
+    return Header(rate_hz, sound.channels, n_samples)
 
 
-def header_duration_s(path: Path, *, root: Path | None = None) -> float | None:
+def header_duration_s(
+    path: Path, excerpt: Excerpt = WHOLE, *, root: Path | None = None
+) -> float | None:
     """Seconds that a file's header claims, for estimates; None where it claims nothing usable."""
     try:
-        header = read_header(path, root=root)
+        header = read_header(path, excerpt=excerpt, root=root)
     except UtteranceError:
         return None
     seconds = header.n_samples / header.rate_hz

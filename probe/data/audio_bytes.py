@@ -5,6 +5,8 @@ A path in a manifest is not to be trusted: it may name a FIFO that nobody writes
 file of 10 GB, or something outside the corpus. Everything that reads audio opens it here.
 """
 
+import functools
+import hashlib
 import io
 import os
 import stat
@@ -13,7 +15,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from probe.data.archives import member_of, start_of, unpacked
 from probe.errors import UtteranceError
+from probe.files import sha256_of_file
 
 # Returns the bytes of a file from a position on, at most so many.
 Read = Callable[[int, int], bytes]
@@ -101,33 +105,80 @@ def cannot_be_read(error: Exception) -> UtteranceError:
 
 
 def read_regular(
-    path: Path, root: Path | None = None, deadline: Deadline | None = None
+    path: Path, root: Path | None = None, deadline: Deadline | None = None, member: str = ""
 ) -> tuple[bytes, os.stat_result]:
     """(content, status) of a regular file, read by blocks; never more than `MOST_BYTES`.
 
+    Args:
+        member: the name of a file within an archive: its content is returned, with the status of
+            the archive.
+
     Raises:
-        UtteranceError: as `open_regular`; or empty, too big, changed while it was read, or read
-            too slowly.
+        UtteranceError: as `open_regular`; or empty, too big, changed while it was read, read too
+            slowly, or a member that `probe.data.archives` refuses.
     """
     with open_regular(path, root) as (descriptor, status):
         if status.st_size == 0:
             raise UtteranceError("the file is empty (0 bytes)")
-        if status.st_size > MOST_BYTES:
-            raise UtteranceError(
-                f"{status.st_size / 1e9:.1f} GB; expected at most {MOST_BYTES / 1e9:.1f} GB. "
-                "Cut it into utterances"
-            )
-        content = io.BytesIO()  # gives its bytes without a second copy, unlike joining blocks
-        n_left = status.st_size + 1  # one more shows that the file has grown
         try:
-            while n_left and (block := os.read(descriptor, min(n_left, READ_BYTES))):
-                content.write(block)
-                n_left -= len(block)
-                if deadline is not None:
-                    deadline.check()
+            if member:
+                place = member_of(descriptor, status, member)
+                _refuse_large(max(place.n_bytes, place.n_stored))
+                start = start_of(descriptor, place)
+                content = _blocks(descriptor, start, place.n_stored, deadline)
+            else:
+                _refuse_large(status.st_size)
+                # One more byte shows that the file has grown.
+                content = _blocks(descriptor, 0, status.st_size + 1, deadline)
             after = os.fstat(descriptor)
         except OSError as error:
             raise cannot_be_read(error) from error
-    if n_left != 1 or (after.st_size, after.st_mtime_ns) != (status.st_size, status.st_mtime_ns):
+    is_same = (after.st_size, after.st_mtime_ns) == (status.st_size, status.st_mtime_ns)
+    if not is_same or len(content) != (place.n_stored if member else status.st_size):
         raise UtteranceError("changed while it was read")
-    return content.getvalue(), status
+    content = unpacked(place, content) if member else content
+    if not content:
+        raise UtteranceError("the file is empty (0 bytes)")
+    return content, status
+
+
+def _refuse_large(n_bytes: int) -> None:
+    if n_bytes > MOST_BYTES:
+        raise UtteranceError(
+            f"{n_bytes / 1e9:.1f} GB; expected at most {MOST_BYTES / 1e9:.1f} GB. "
+            "Cut it into utterances"
+        )
+
+
+def _blocks(descriptor: int, start: int, n_bytes: int, deadline: Deadline | None) -> bytes:
+    """So many bytes from a position on, or fewer at the end of the file."""
+    os.lseek(descriptor, start, os.SEEK_SET)
+    content = io.BytesIO()  # gives its bytes without a second copy, unlike joining blocks
+    while n_bytes and (block := os.read(descriptor, min(n_bytes, READ_BYTES))):
+        content.write(block)
+        n_bytes -= len(block)
+        if deadline is not None:
+            deadline.check()
+    return content.getvalue()
+
+
+def sha256_of_audio(path: Path, member: str = "") -> str:
+    """Hex sha256 of a file's bytes, or of a member's within an archive; read again only where the
+    file has changed.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    status = path.stat()
+    return _sha256(path, member, (status.st_ino, status.st_size, status.st_mtime_ns))
+
+
+@functools.lru_cache(1024)
+def _sha256(path: Path, member: str, state: tuple[int, ...]) -> str:
+    """``state`` is not read: where it differs, the file is another one."""
+    if not member:
+        return sha256_of_file(path)
+    try:
+        return hashlib.sha256(read_regular(path, member=member)[0]).hexdigest()
+    except UtteranceError as error:
+        raise OSError(str(error)) from error

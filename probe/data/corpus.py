@@ -4,6 +4,7 @@ A row's empty value means unknown. An ``id`` names an utterance; otherwise its p
 """
 
 import hashlib
+import logging
 import os
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -11,21 +12,28 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tqdm import tqdm
+
 from probe.brief import brief, counted
-from probe.data.audio_bytes import refuse_outside
+from probe.data.audio_bytes import refuse_outside, sha256_of_audio
 from probe.data.excerpts import EXCERPT_COLUMNS, WHOLE, Excerpt
 from probe.data.path_hints import Folders, why_missing
 from probe.data.readers import registry
 from probe.data.readers.reading import COLUMNS, MEANINGS, SPLITS, Reading, Row
 from probe.data.readers.table import read_frame
+from probe.data.shared_recordings import SharedRecordings, beside
 from probe.data.splits import rule_of_source, split_corpus
 from probe.errors import ProbeError, UtteranceError, refuse_problems
 
 if TYPE_CHECKING:
     import pandas as pd
 
+log = logging.getLogger("probe")
 
-@dataclass(frozen=True)
+NO_LABELS: Mapping[str, str] = {}
+
+
+@dataclass(frozen=True, slots=True)
 class Utterance:
     """One manifest row.
 
@@ -33,7 +41,8 @@ class Utterance:
         key: unique name in the corpus: the ``id`` column, otherwise the path as the manifest has
             it, with ``#`` and the excerpt behind it where it is not a whole file.
         path: the audio file.
-        duration_s: seconds, None where the manifest does not say.
+        duration_s: seconds, those of an excerpt from its start to its end; None where the manifest
+            does not say.
         extra: the manifest's further columns.
         condition: what is done to its audio.
         excerpt: the part of the file that it is.
@@ -55,6 +64,14 @@ class Utterance:
         return brief(
             self, self.key, self.split, self.speaker, self.domain, duration, self.condition
         )
+
+    def audio_sha256(self) -> str:
+        """The sha256 of its audio as a store has it: of the file, or of an excerpt of it.
+
+        Raises:
+            OSError: the audio cannot be read.
+        """
+        return self.excerpt.sha256(sha256_of_audio(self.path, self.excerpt.member))
 
     def label(self, column: str) -> str:
         """The value of a column, empty where unknown; ``condition`` unless the manifest has one."""
@@ -138,17 +155,21 @@ class Corpus:
 class Names:
     """The utterances of a corpus by the names that lists beside it use.
 
-    A list names an utterance as the manifest does, or by a path relative to the list's folder.
+    A list names an utterance as the manifest does, or by a path relative to the list's folder. An
+    excerpt has its text and ``#`` behind the path: a path alone is the whole file.
     """
 
     def __init__(self, corpus: Corpus, folder: Path) -> None:
         self._folder = folder
-        self._known = {os.fspath(item.path.resolve()): item for item in corpus.utterances}
+        self._known = {
+            "#".join(filter(None, [os.fspath(item.path.resolve()), str(item.excerpt)])): item
+            for item in corpus.utterances
+        }
         self._known |= {item.key: item for item in corpus.utterances}
         self._cache: dict[str, Utterance | None] = {}
 
     def knows(self, name: str) -> bool:
-        """Whether a text is a key or the whole path of an utterance."""
+        """Whether a text is a key or the absolute path of an utterance."""
         return name in self._known
 
     def get(self, name: str) -> Utterance | None:
@@ -189,15 +210,15 @@ def load_corpus(
     raise ProbeError(f"{name}: no utterances; expected rows of another split than noise.")
 
 
-def noise_files(manifest: Path, audio_root: Path | None = None) -> list[Path]:
-    """The audio of a manifest's rows of split ``noise``.
+def noise_rows(manifest: Path, audio_root: Path | None = None) -> tuple[Utterance, ...]:
+    """A manifest's rows of split ``noise``.
 
     Raises:
         ProbeError: as `load_corpus`, or there are no such rows.
     """
     corpus = read_corpus(manifest, audio_root)
     if corpus.noise:
-        return [item.path for item in corpus.noise]
+        return corpus.noise
     raise ProbeError(
         f"{manifest}: {len(corpus.utterances)} rows, none of split noise. Put noise into the "
         "column split."
@@ -218,7 +239,11 @@ def _corpus(reading: Reading, source: str, audio_root: Path | str | None) -> Cor
             f"--audio-root {root}: not a folder; expected the one that holds all audio."
         )
     problems: list[str] = []
-    utterances = list(_checked(reading.rows, reading.folder, root, problems))
+    bar = tqdm(
+        reading.rows, desc=f"check {reading.name}", unit="row", delay=1, leave=False, disable=None
+    )
+    with bar as rows:
+        utterances = list(_checked(rows, reading.folder, root, problems))
     refuse_problems(problems)
     unlabelled = ("path", "id", "duration_s", *EXCERPT_COLUMNS)
     columns = tuple(name for name in reading.columns if name not in unlabelled)
@@ -234,56 +259,64 @@ def _checked(
 ) -> Iterator[Utterance]:
     """Utterances of the rows; what is wrong with a row is appended to ``problems``."""
     first_where: dict[str, str] = {}  # of each key
-    first_use: dict[str, tuple[str, str]] = {}  # of each file: where, and in which split
-    folders = Folders()
+    shared = SharedRecordings()
+    folders = Folders(root)
     for row in rows:
         where, values = row.where, row.values
-        if not values["path"].strip():
+        written = values["path"]
+        if not written.strip():
             problems.append(f"{where}: path is empty. Name an audio file or remove the row.")
             continue
-        path = _audio_path(folder, values["path"], folders)
+        path, real, reason = _audio(folder, written, root, folders)
         excerpt = _excerpt(where, values, problems)
-        key = values.get("id") or "#".join(
-            filter(None, [os.path.normpath(values["path"]), str(excerpt)])
-        )
+        key = values.get("id") or "#".join(filter(None, [os.path.normpath(written), str(excerpt)]))
         split = values.get("split", "")
         if split not in ("", *SPLITS):
             problems.append(f"{where}: split {split!r}; expected one of {', '.join(SPLITS)}.")
-        if key in first_where:
+        if (first := first_where.setdefault(key, where)) is not where:
             problems.append(
-                f"{where}: id {key!r} occurs on {_beside(first_where[key], where)} already. "
+                f"{where}: id {key!r} occurs on {beside(first, where)} already. "
                 "Remove one row, or distinguish them in a column id."
             )
-        other_where, other_split = first_use.setdefault(os.path.realpath(path), (where, split))
-        if other_split != split:
-            problems.append(
-                f"{where}: {values['path']} is in split {split!r} here and in {other_split!r} on "
-                f"{_beside(other_where, where)}. A recording may be in one split only, otherwise "
-                "the test is not a test; remove one of the rows."
-            )
-        if reason := _outside(path, root):
-            problems.append(f"{where}: {values['path']} {reason}")
-        elif reason := why_missing(path, values["path"], folder, folders):
+        shared.add(where, real, split, excerpt, written)
+        if reason:
             problems.append(f"{where}: {reason}")
-        first_where.setdefault(key, where)
-        duration_s = _duration(where, values.get("duration_s", ""), problems)
+        duration_s = _duration(where, values.get("duration_s", ""), problems) or excerpt.duration_s
         text, speaker, domain = (values.get(name, "") for name in ("text", "speaker", "domain"))
-        extra = {name: value for name, value in values.items() if name not in MEANINGS}
+        extra = {name: value for name, value in values.items() if name not in MEANINGS} or NO_LABELS
         yield Utterance(key, path, text, speaker, domain, split, duration_s, extra, excerpt=excerpt)
+    problems.extend(shared.problems())
+    if not problems and (note := shared.note()):
+        log.warning(note)
+
+
+def _audio(
+    folder: Path, written: str, root: Path | None, folders: Folders
+) -> tuple[Path, str, str]:
+    """The file that a row names, its path with symbolic links resolved, and why it cannot be used,
+    empty where it can.
+    """
+    text = os.path.normpath(written if written.startswith("/") else f"{folder}/{written}")
+    if real := folders.real_file(text):
+        return Path(text), real, ""
+    path = _audio_path(folder, written, folders)
+    try:
+        real = os.path.realpath(path)
+    except ValueError:  # a NUL: `why_missing` says so
+        real = text
+    if reason := _outside(path, root):
+        return path, real, f"{written} {reason}"
+    return path, real, why_missing(path, written, folder, folders)
 
 
 def _excerpt(where: str, values: Mapping[str, str], problems: list[str]) -> Excerpt:
+    if not any(map(values.get, EXCERPT_COLUMNS)):
+        return WHOLE
     try:
         return Excerpt.of_columns(values)
     except ValueError as error:
         problems.append(f"{where}: {error}.")
         return WHOLE
-
-
-def _beside(first: str, where: str) -> str:
-    """A place as a message about another place names it: without a file that is the same."""
-    file, unit, number = first.rsplit(" ", 2)
-    return f"{unit} {number}" if where.startswith(f"{file} {unit} ") else first
 
 
 def _outside(path: Path, root: Path | None) -> str:

@@ -4,14 +4,17 @@ An excerpt has a start and an end in seconds of the file, a channel, and the nam
 an archive; each of them is optional. Its text follows the W3C's Media Fragments (``t=12.5,14``).
 """
 
+import hashlib
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 # The reserved columns of a corpus; `Excerpt.of_columns` reads them and nothing else does.
 EXCERPT_COLUMNS = ("start", "end", "channel", "member")
+# Neighbours whose times were rounded to milliseconds do not overlap.
+ROUNDING_S = 1e-3
 LETTERS = {"a": 1, "b": 2, "l": 1, "r": 2, "left": 1, "right": 2}
 
 
@@ -35,15 +38,24 @@ class Excerpt:
         """The text that names it after a path; empty for a whole file."""
         times = ""
         if self.start_s or self.end_s is not None:
-            end = "" if self.end_s is None else f",{self.end_s!r}"
-            times = f"t={self.start_s!r}{end}"
+            end = "" if self.end_s is None else f",{float(self.end_s)!r}"
+            times = f"t={float(self.start_s)!r}{end}"
         channel = "" if self.channel is None else f"channel={self.channel}"
         return "&".join(filter(None, [self.member, times, channel]))
 
     @property
     def duration_s(self) -> float | None:
         """Seconds from its start to its end; None where it ends with the file."""
-        return None if self.end_s is None else self.end_s - self.start_s
+        return None if self.end_s is None else round(self.end_s - self.start_s, 6)
+
+    def sha256(self, file_sha256: str) -> str:
+        """What identifies its audio: the sha256 of the file, or of that and the text of the part.
+
+        Args:
+            file_sha256: of the bytes of the file, or of the member of an archive.
+        """
+        part = str(replace(self, member=""))
+        return hashlib.sha256(f"{file_sha256} {part}".encode()).hexdigest() if part else file_sha256
 
     @classmethod
     def of_columns(cls, values: Mapping[str, str]) -> Self:

@@ -22,15 +22,17 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from multiprocessing.connection import Connection, Pipe
 from pathlib import Path
 from typing import Any, NoReturn, Self
 
 import numpy as np
 
-from probe.data.audio import Audio, header_duration_s, load_audio
+from probe.data.audio import Audio, header_duration_s
 from probe.data.audio_bytes import Deadline
+from probe.data.excerpts import WHOLE, Excerpt
+from probe.data.recordings import Recordings
 from probe.errors import ProbeError, UsageError, UtteranceError
 
 log = logging.getLogger("probe")
@@ -46,30 +48,44 @@ CHILD = (sys.executable, "-P", "-m", "probe.data.guarded_decoding")
 
 @dataclass(frozen=True)
 class Request:
-    """One file to decode, or only to read the duration from its header (``rate_hz`` 0)."""
+    """An excerpt of a file to decode, or only to read its duration from the header (``rate_hz`` 0).
+
+    Attributes:
+        more_to_come: whether the recording stays open for further excerpts.
+    """
 
     path: str
     rate_hz: int
     duration_s: float | None
     root: str | None
     timeout_s: float
+    excerpt: Excerpt = WHOLE
+    more_to_come: bool = False
 
 
-def answer(request: Request) -> Audio | float | None:
+def answer(request: Request, recordings: Recordings) -> Audio | float | None:
     """The audio, or the seconds that the header claims.
 
     Raises:
-        UtteranceError: as `load_audio`.
+        UtteranceError: as `probe.data.audio.load_audio`.
     """
     path, root = Path(request.path), Path(request.root) if request.root is not None else None
     if not request.rate_hz:
-        return header_duration_s(path, root=root)
-    deadline = Deadline(request.timeout_s)
-    return load_audio(path, request.rate_hz, request.duration_s, root=root, deadline=deadline)
+        return header_duration_s(path, request.excerpt, root=root)
+    recordings.root = root
+    return recordings.load(
+        path,
+        request.rate_hz,
+        request.duration_s,
+        excerpt=request.excerpt,
+        more_to_come=request.more_to_come,
+        deadline=Deadline(request.timeout_s),
+    )
 
 
 class Decoder:
-    """Decodes one file at a time. A context manager: leaving it ends its thread and process.
+    """Decodes one file at a time, and holds a recording open while more excerpts of it are to come.
+    A context manager: leaving it ends its thread and process.
 
     Args:
         root: the folder that every file must lie in, with symbolic links resolved.
@@ -90,32 +106,58 @@ class Decoder:
             )
         self.root, self.isolate, self.timeout_s = root, isolate, timeout_s
         self._child: _Child | None = None
+        self._recordings = Recordings()
         self._tasks: queue.SimpleQueue[Any] | None = None
         self._outcome: queue.SimpleQueue[Any] = queue.SimpleQueue()
 
-    def load(self, path: Path, rate_hz: int, duration_s: float | None = None) -> Audio:
+    def load(
+        self,
+        path: Path,
+        rate_hz: int,
+        duration_s: float | None = None,
+        *,
+        excerpt: Excerpt = WHOLE,
+        more_to_come: bool = False,
+    ) -> Audio:
         """A file's audio, as `probe.data.audio.load_audio` gives it.
+
+        Args:
+            more_to_come: whether further excerpts of the recording will be asked for; it is then
+                read once.
 
         Raises:
             UtteranceError: as there; or decoding took too long, or the child process died. Where
                 that says nothing about the audio, the error's cause is an ``OSError``.
             ProbeError: the child process does not start.
         """
-        return self._ask(path, rate_hz, duration_s)
+        return self._ask(path, rate_hz, duration_s, excerpt, more_to_come)
 
-    def header_duration_s(self, path: Path) -> float | None:
-        """Seconds that a file's header claims; None where it claims nothing usable in time."""
+    def header_duration_s(self, path: Path, excerpt: Excerpt = WHOLE) -> float | None:
+        """Seconds that a file's header claims of an excerpt; None where it claims nothing usable in
+        time.
+        """
         try:
-            return self._ask(path, 0, None)
+            return self._ask(path, 0, None, excerpt, False)
         except UtteranceError:
             return None
 
-    def _ask(self, path: Path, rate_hz: int, duration_s: float | None) -> Any:
+    def _ask(
+        self,
+        path: Path,
+        rate_hz: int,
+        duration_s: float | None,
+        excerpt: Excerpt,
+        more_to_come: bool,
+    ) -> Any:
         root = os.path.realpath(self.root) if self.root is not None else None
         # Unlike Path.resolve, abspath follows no symbolic link.
-        request = Request(os.path.abspath(path), rate_hz, duration_s, root, self.timeout_s)  # noqa: PTH100
+        place = os.path.abspath(path)  # noqa: PTH100
+        request = Request(place, rate_hz, duration_s, root, self.timeout_s, excerpt, more_to_come)
         if not self.isolate:
-            return self._within(self.timeout_s, lambda: answer(request))
+            # A thread that was given up keeps its own.
+            return self._within(
+                self.timeout_s, functools.partial(answer, request, self._recordings)
+            )
         if self._child is None or not self._child.is_alive:
             self.close()
             self._child = _Child()
@@ -154,6 +196,7 @@ class Decoder:
 
     def close(self) -> None:
         """Ends the thread and the process, and releases a caller that still waits."""
+        self._recordings = Recordings()
         self._outcome.put((None, UtteranceError("the decoder was closed")))
         if self._tasks is not None:
             self._tasks.put(None)
@@ -208,7 +251,7 @@ class _Child:
                 child died or answered nonsense.
         """
         with contextlib.suppress(BrokenPipeError):  # reading says how it died
-            self._connection.send_bytes(json.dumps(vars(request)).encode())
+            self._connection.send_bytes(json.dumps(asdict(request)).encode())
         fields = self.receive()
         if "refused" in fields:
             reason = str(fields["refused"])
@@ -255,16 +298,18 @@ def main() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     connection = Connection(int(sys.argv[-1]))
     connection.send_bytes(b"{}")
+    recordings = Recordings()
     while True:
         try:
-            request = Request(**json.loads(connection.recv_bytes()))
+            fields = json.loads(connection.recv_bytes())
+            request = Request(**{**fields, "excerpt": Excerpt(**fields["excerpt"])})
         except (EOFError, ConnectionError):
             return
         signal.setitimer(signal.ITIMER_REAL, request.timeout_s + LAST_RESORT_S)
         samples = None
         try:
-            value = answer(request)
-            fields: dict[str, Any] = {"seconds": value}
+            value = answer(request, recordings)
+            fields = {"seconds": value}
             if isinstance(value, Audio):
                 samples, fields = value.samples, {**vars(value), "samples": None}
         except UtteranceError as error:

@@ -187,12 +187,19 @@ def gemm_gflops(place: "torch.device", dtype: "torch.dtype") -> float:
 
 def decoders() -> Findings:
     """Name the readable audio formats, and try the resampler."""
+    from probe.data import ffmpeg
     from probe.data.audio import formats, resamples
 
     readable = formats()
-    ffmpeg = "" if shutil.which("ffmpeg") else " (ffmpeg is not installed here)"
-    text = f"{' '.join(name for name, works in readable.items() if works)}; not m4a aac wma webm"
-    advice = f"Convert those: ffmpeg -i in.m4a -ar 16000 -ac 1 out.wav{ffmpeg}"
+    text, advice = " ".join(name for name, works in readable.items() if works), ""
+    if ffmpeg.is_installed():
+        text += " m4a mp4 aac wma webm"
+    else:
+        text += "; not m4a mp4 aac wma webm"
+        advice = (
+            "For those: pip install layerprobe[ffmpeg]. Or convert them: "
+            "ffmpeg -i in.m4a -ar 16000 -ac 1 out.wav"
+        )
     yield Finding("decoders", "ok", text, advice)
     if missing := [name for name, works in readable.items() if not works]:
         text = f"the installed libsndfile does not read {' '.join(missing)}."

@@ -166,9 +166,10 @@ class Features:
                 "conditions with the same --layers."
             )
         for utterance in corpus.utterances:
-            if stored := store.match(utterance.key, utterance.path):
+            place = (utterance.key, utterance.path, str(utterance.excerpt))
+            if stored := store.match(*place, utterance.audio_sha256):
                 self.stored[condition, utterance.key] = stored
-            elif store.failure(utterance.key, utterance.path):
+            elif store.failure(*place):
                 self.failed.append(replace(utterance, condition=condition))
 
     def require(self, corpus: str, utterances: Iterable[Utterance]) -> None:

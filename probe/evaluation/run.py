@@ -391,7 +391,7 @@ def _refuse_failed(task: Task[Any], corpus: Corpus, features: Features, hearing:
         if of_split and not features.usable(of_split):
             item = of_split[0]
             store = features.stores[item.condition]
-            failure = store.failure(item.key, item.path)
+            failure = store.failure(item.key, item.path, str(item.excerpt))
             raise ProbeError(
                 f"{store.path}: the extraction of all {len(of_split)} "
                 f"{'' if whole else f'{split} '}utterances of {corpus.name} "

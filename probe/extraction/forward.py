@@ -76,9 +76,8 @@ def _long_enough(utterance: Utterance, sound: Audio | Failure, encoder: Encoder)
 
 def failure_of(utterance: Utterance, sound: Audio, reason: str, again: bool = False) -> Failure:
     """A failure that is not the decoder's; ``again``: it is not the audio's and worth a retry."""
-    return Failure(
-        utterance.key, reason, sound.file_bytes, sound.mtime_ns, utterance.duration_s, again
-    )
+    state = (sound.file_bytes, sound.mtime_ns, utterance.duration_s, again)
+    return Failure(utterance.key, reason, *state, str(utterance.excerpt))
 
 
 def _of_batch(

@@ -161,6 +161,8 @@ class Shards:
             if grids.get(layer) != grids.get(self.layers[0])
         }
         entry |= {"others": others} if others else {}
+        excerpt = str(piece.utterance.excerpt)
+        entry |= {"excerpt": excerpt} if excerpt else {}
         return entry | ({"ctc_text": piece.text} if has_ctc else {})
 
 

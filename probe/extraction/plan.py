@@ -13,6 +13,7 @@ from pathlib import Path
 from probe.brief import brief, counted, human_bytes
 from probe.data.audio import header_duration_s
 from probe.data.corpus import Corpus, Utterance
+from probe.data.excerpts import Excerpt
 from probe.extraction.settings import SHARD_BYTES, VALUE_BYTES, Content
 from probe.files import free_bytes
 from probe.models.encoder import Encoder
@@ -93,13 +94,13 @@ def make_plan(
     content: Content,
     store: FeatureStore | None,
     root: Path,
-    header_duration_s: Callable[[Path], float | None] = header_duration_s,
+    header_duration_s: Callable[[Path, Excerpt], float | None] = header_duration_s,
     stretch: float = 1.0,
 ) -> Plan:
     """What is missing of ``corpus`` in ``store`` (None: a store that does not exist yet).
 
     Args:
-        header_duration_s: asks a file's header how long it is.
+        header_duration_s: asks a file's header how long an excerpt of it is.
         stretch: how many times as long a condition makes the audio.
     """
     layers, view, dtype = content.layers, content.view, content.dtype
@@ -107,13 +108,10 @@ def make_plan(
     failed: list[Failure] = []
     present = 0
     for utterance in corpus.utterances:
-        if store and store.match(utterance.key, utterance.path):
+        place = (utterance.key, utterance.path, str(utterance.excerpt))
+        if store and store.match(*place, utterance.audio_sha256):
             present += 1
-        elif (
-            store
-            and (failure := store.failure(utterance.key, utterance.path))
-            and not _worth_a_try(failure, utterance)
-        ):
+        elif store and (failure := store.failure(*place)) and not _worth_a_try(failure, utterance):
             failed.append(failure)
         else:
             todo.append(utterance)
@@ -158,15 +156,17 @@ def make_plan(
     )
 
 
-def _seconds(utterance: Utterance, header_duration_s: Callable[[Path], float | None]) -> float:
+def _seconds(
+    utterance: Utterance, header_duration_s: Callable[[Path, Excerpt], float | None]
+) -> float:
     """Seconds to plan for: the manifest's, but the header's where those are missing or too many
     (samples, milliseconds).
     """
-    promised = utterance.duration_s
+    promised = utterance.excerpt.duration_s or utterance.duration_s
     return (
         promised
         if promised and promised <= SHARD_AUDIO_S
-        else header_duration_s(utterance.path) or UNKNOWN_DURATION_S
+        else header_duration_s(utterance.path, utterance.excerpt) or UNKNOWN_DURATION_S
     )
 
 

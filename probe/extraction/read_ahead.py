@@ -16,6 +16,7 @@ from probe.errors import UtteranceError
 from probe.store.feature_store import Failure
 
 MOST_AHEAD = 256
+Place = tuple[Path, str]  # of a recording: its file, and its name in an archive
 # Copies in float64 that a step of a condition makes for a while, against the two of float32 that
 # decoding makes.
 DISTURBING = 6
@@ -31,6 +32,9 @@ def decoded(
 ) -> Generator[tuple[Utterance, Audio | Failure]]:
     """Each utterance's audio, or why there is none, in order.
 
+    All excerpts of a recording go to one decoder, which reads and decodes it once if they are in
+    the order of time.
+
     Args:
         decoders: one per thread.
         first_decoders: number of decoders that work at first; one is added after each second in
@@ -39,15 +43,27 @@ def decoded(
         disturbance: what is done to the samples, at ``rate_hz``. Everything else about the audio
             stays that of the file.
     """
+    last = {_recording(utterance): position for position, utterance in enumerate(utterances)}
     queue = _Queue(decoders, first_decoders, ahead_bytes)
 
     def decode(position: int) -> Audio | Failure:
         utterance = utterances[position]
+        recording = _recording(utterance)
+        more_to_come = position < last[recording]
         expected_bytes = _expected_bytes(utterance, rate_hz, disturbance)
-        decoder = queue.begin(position, expected_bytes)
+        decoder = queue.begin(position, expected_bytes, recording, more_to_come)
         n_bytes = 0
         try:
-            sound = decoder.load(utterance.path, rate_hz, utterance.duration_s)
+            try:
+                sound = decoder.load(
+                    utterance.path,
+                    rate_hz,
+                    utterance.duration_s,
+                    excerpt=utterance.excerpt,
+                    more_to_come=more_to_come,
+                )
+            finally:
+                queue.give_back(decoder)
             if disturbance is not None:
                 sound = replace(sound, samples=disturbance.apply(sound.samples, utterance.key))
             n_bytes = sound.samples.nbytes
@@ -55,7 +71,7 @@ def decoded(
         except UtteranceError as error:
             return _failure(utterance, error)
         finally:
-            queue.end(decoder, n_bytes - expected_bytes)
+            queue.end(n_bytes - expected_bytes)
 
     with ThreadPoolExecutor(max_workers=len(decoders)) as threads:
         first = range(min(MOST_AHEAD, len(utterances)))
@@ -84,38 +100,67 @@ class _Queue:
         self._idle = list(decoders)
         self._n_decoders, self._ahead_bytes = len(decoders), ahead_bytes
         self._allowed = first_decoders
+        self._holders: dict[Place, Decoder] = {}  # of recordings of which more is to come
         self._changed = threading.Condition()
         self._begun = self._taken = self._waiting_bytes = self._active = 0
         self._given_up = False
         self._waited_s, self._since = 0.0, time.monotonic()
 
-    def begin(self, position: int, expected_bytes: int) -> Decoder:
-        """Wait for the turn of a position; returns a decoder.
+    def begin(
+        self, position: int, expected_bytes: int, recording: Place, more_to_come: bool
+    ) -> Decoder:
+        """Wait for the turn of a position, and for the decoder that holds its recording if there is
+        one; returns a decoder.
 
         Raises:
             CancelledError: nobody wants the audio any more.
         """
         with self._changed:
-            self._changed.wait_for(lambda: self._given_up or self._may_begin(position))
+            self._changed.wait_for(lambda: self._given_up or self._may_begin(position, recording))
             if self._given_up:
                 raise CancelledError
             self._begun += 1
             self._active += 1
             self._waiting_bytes += expected_bytes
+            decoder = self._decoder_for(recording)
+            self._holders = {
+                place: holder
+                for place, holder in self._holders.items()
+                if place != recording and holder is not decoder
+            }
+            if more_to_come:
+                self._holders[recording] = decoder
+            self._idle.remove(decoder)
             self._changed.notify_all()
-            return self._idle.pop()
+            return decoder
 
-    def _may_begin(self, position: int) -> bool:
+    def _may_begin(self, position: int, recording: Place) -> bool:
         # The next one to be taken is always decoded, however much waits behind it.
         has_room = self._waiting_bytes < self._ahead_bytes or position == self._taken
-        return position == self._begun and self._active < self._allowed and has_room
+        holder = self._holders.get(recording)
+        is_free = holder is None or holder in self._idle
+        return position == self._begun and self._active < self._allowed and has_room and is_free
 
-    def end(self, decoder: Decoder, more_bytes: int) -> None:
-        """A file is decoded and takes more bytes than expected, or fewer."""
+    def _decoder_for(self, recording: Place) -> Decoder:
+        """The decoder that holds a recording, or else one that holds nothing, or else the one that
+        was not used for longest.
+        """
+        if recording in self._holders:
+            return self._holders[recording]
+        holders = list(self._holders.values())
+        return next((item for item in reversed(self._idle) if item not in holders), self._idle[0])
+
+    def give_back(self, decoder: Decoder) -> None:
+        """A decoder has done its work."""
+        with self._changed:
+            self._idle.append(decoder)
+            self._changed.notify_all()
+
+    def end(self, more_bytes: int) -> None:
+        """The audio is ready and takes more bytes than expected, or fewer."""
         with self._changed:
             self._active -= 1
             self._waiting_bytes += more_bytes
-            self._idle.append(decoder)
             self._changed.notify_all()
 
     def take(self, n_bytes: int) -> None:
@@ -144,7 +189,12 @@ class _Queue:
 def _failure(utterance: Utterance, error: UtteranceError) -> Failure:
     n_bytes, mtime_ns = _size_and_time(utterance.path)
     unreadable = isinstance(error.__cause__, OSError | MemoryError) and mtime_ns != -1
-    return Failure(utterance.key, str(error), n_bytes, mtime_ns, utterance.duration_s, unreadable)
+    state = (n_bytes, mtime_ns, utterance.duration_s, unreadable)
+    return Failure(utterance.key, str(error), *state, str(utterance.excerpt))
+
+
+def _recording(utterance: Utterance) -> Place:
+    return utterance.path, utterance.excerpt.member
 
 
 def _expected_bytes(utterance: Utterance, rate_hz: int, disturbance: Disturbance | None) -> int:
@@ -152,8 +202,8 @@ def _expected_bytes(utterance: Utterance, rate_hz: int, disturbance: Disturbance
     takes several times as much, in float64.
     """
     samples = float(max(0, _size_and_time(utterance.path)[0]))
-    if utterance.duration_s:
-        samples = utterance.duration_s * rate_hz
+    if seconds := utterance.excerpt.duration_s or utterance.duration_s:
+        samples = seconds * rate_hz
     factor = 1.0
     if disturbance is not None:
         factor = DISTURBING * max(1.0, disturbance.condition.stretch)

@@ -132,7 +132,10 @@ def export(
     opened = store if isinstance(store, FeatureStore) else open_store(store)
     stored, columns, missing = [versions[-1] for versions in opened.utterances.values()], {}, []
     if corpus is not None:
-        versions = {item.key: opened.match(item.key, item.path) for item in corpus.utterances}
+        versions = {
+            item.key: opened.match(item.key, item.path, str(item.excerpt), item.audio_sha256)
+            for item in corpus.utterances
+        }
         rows = [item for item in corpus.utterances if versions[item.key]]
         stored = [version for version in versions.values() if version]
         columns = {column: [item.label(column) for item in rows] for column in corpus.columns}

@@ -8,18 +8,19 @@
                            appended and audio that has changed since
     shard-00000.h5/.json   a shard and its index; it counts when its index is there
 
-An utterance is its key together with the sha256 of its audio. When the audio of a key changes, a
-later shard holds the new version and the old one stays; `FeatureStore.match` finds the version that
-belongs to a file.
+An utterance is its key together with the sha256 of its audio, which is distinct for each excerpt of
+a file. When the audio of a key changes, or the excerpt, a later shard holds the new version and the
+old one stays; `FeatureStore.match` finds the version that belongs to a file.
 """
 
 import hashlib
 import itertools
 import logging
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +80,7 @@ class Stored:
         ctc_text: the greedy transcript of the model's own CTC head, if it was run.
         pieces: (shard, first row, stop row), one per part.
         others: layer -> the same utterance with the frames and rows of this layer.
+        excerpt: the part of the audio file that it is; empty for a whole file.
     """
 
     key: str
@@ -92,6 +94,7 @@ class Stored:
     ctc_text: str | None = None
     pieces: tuple[tuple[str, int, int], ...] = ()
     others: Mapping[str, "Stored"] = field(default_factory=dict)
+    excerpt: str = ""
 
     def on(self, layer: str) -> "Stored":
         """The utterance in a layer."""
@@ -140,6 +143,7 @@ class Failure:
         audio_bytes, audio_mtime_ns: size and time of change of the file; -1 if it was missing.
         promised_s: duration in the manifest, which may have been the mistake.
         unreadable: the memory or the operating system failed, so it is worth another try.
+        excerpt: the part of the file that was meant; empty for a whole file.
     """
 
     key: str
@@ -148,6 +152,12 @@ class Failure:
     audio_mtime_ns: int
     promised_s: float | None = None
     unreadable: bool = False
+    excerpt: str = ""
+
+    @property
+    def entry(self) -> dict[str, Any]:
+        """What an index says of it."""
+        return {name: value for name, value in asdict(self).items() if name != "excerpt" or value}
 
 
 class FeatureStore:
@@ -292,17 +302,24 @@ class FeatureStore:
         empty = np.empty((0, row_width(array.values.shape[1], view)), np.float32)
         return LayerArray(np.concatenate(rows) if rows else empty, offsets, array.keys)
 
-    def match(self, key: str, path: Path) -> Stored | None:
+    def match(
+        self, key: str, path: Path, excerpt: str = "", audio_sha256: Callable[[], str] | None = None
+    ) -> Stored | None:
         """The stored version of an utterance whose audio is the file ``path``, or None.
 
         A file with the size and time of change that it had at extraction counts as unchanged;
         otherwise its sha256 decides (no version matches a file that cannot be read). If the file is
         gone, the one stored version is taken.
 
+        Args:
+            excerpt: the part of the file that is meant; other parts never match.
+            audio_sha256: asks for the sha256 of what is meant, and raises ``OSError`` where it
+                cannot be read; that of the whole file where None.
+
         Raises:
             ProbeError: the file is gone and several versions are stored.
         """
-        versions = self.utterances.get(key, [])
+        versions = [item for item in self.utterances.get(key, []) if item.excerpt == excerpt]
         if not versions:
             return None
         try:
@@ -319,15 +336,17 @@ class FeatureStore:
                 return item
         same_size = [item for item in versions if item.audio_bytes == status.st_size]
         try:
-            digest = sha256_of_file(path) if same_size else ""
+            digest = (audio_sha256 or partial(sha256_of_file, path))() if same_size else ""
         except OSError:
             return None
         return next((item for item in reversed(same_size) if item.audio_sha256 == digest), None)
 
-    def failure(self, key: str, path: Path) -> Failure | None:
-        """The recorded failure of an utterance whose audio is still the file that failed."""
+    def failure(self, key: str, path: Path, excerpt: str = "") -> Failure | None:
+        """The recorded failure of an utterance whose audio is still the file that failed, and the
+        same excerpt of it.
+        """
         failure = self.failures.get(key)
-        if failure is None:
+        if failure is None or failure.excerpt != excerpt:
             return None
         try:
             status = path.stat()
@@ -466,7 +485,7 @@ class FeatureStore:
             "part": list(content.part),
             "dtypes": dtypes,
             "utterances": list(utterances),
-            "failures": [asdict(failure) for failure in failures],
+            "failures": [failure.entry for failure in failures],
         }
         write_json(self.path / f"{name}.json", index)
         if not data:  # a part may have been written before the utterance failed

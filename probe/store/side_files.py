@@ -129,6 +129,7 @@ class UtteranceEntry(Schema):
     ctc_text: str | None = None
     flags: list[str] = Field(default=[])
     others: dict[str, Pair] = Field(default={})
+    excerpt: str = ""
 
 
 class FailureEntry(Schema):
@@ -140,6 +141,7 @@ class FailureEntry(Schema):
     audio_mtime_ns: int
     promised_s: float | None = None
     unreadable: bool = False
+    excerpt: str = ""
 
 
 class Index(OpenForm):

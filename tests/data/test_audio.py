@@ -447,13 +447,17 @@ def test_flac_that_promises_more_than_it_has_is_refused(tmp_path: Path) -> None:
         (b"\x1f\x8b\x08" + bytes(50), "compressed by gzip. Unpack it with gunzip"),
         (
             b"\0\0\0\x20ftypM4A " + bytes(50),
-            "MP4 or M4A, which libsndfile does not read. Convert it (ffmpeg",
+            "MP4 or M4A, which libsndfile does not read. "
+            "Install its decoder (pip install layerprobe[ffmpeg])",
         ),
         (
             b"\x1a\x45\xdf\xa3" + bytes(50),
-            "WebM or Matroska, which libsndfile does not read. Convert it",
+            "WebM or Matroska, which libsndfile does not read. Install its decoder",
         ),
-        (b"\xff\xf1\x50\x80" + bytes(300), "AAC, which libsndfile does not read. Convert it"),
+        (
+            b"\xff\xf1\x50\x80" + bytes(300),
+            "AAC, which libsndfile does not read. Install its decoder",
+        ),
         (
             b"NIST_1A\n   1024\nsample_coding -s26 pcm,embedded-shorten-v2.00\nend_head\n".ljust(
                 2000
@@ -467,8 +471,9 @@ def test_flac_that_promises_more_than_it_has_is_refused(tmp_path: Path) -> None:
     ],
 )
 def test_a_file_that_is_something_else_is_called_what_it_is(
-    tmp_path: Path, content: bytes, message: str
+    tmp_path: Path, content: bytes, message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("probe.data.ffmpeg.is_installed", lambda: False)
     path = write(tmp_path, content, "a.wav")
     for refuse in (read_header, lambda path: load_audio(path, 16_000)):
         with pytest.raises(

@@ -38,7 +38,7 @@ from probe.data import guarded_decoding
 
 plain_answer, plain_send, current = guarded_decoding.answer, Connection.send_bytes, [""]
 
-def answer(request):
+def answer(request, recordings):
     fault = current[0] = os.path.basename(request.path).removesuffix(".wav")
     if fault == "segfault":
         os.kill(os.getpid(), signal.SIGSEGV)
@@ -50,7 +50,7 @@ def answer(request):
         os.write(1, b"printed"), os.write(2, b"printed")
     elif fault == "raises":
         raise ZeroDivisionError("a bug")
-    return plain_answer(request)
+    return plain_answer(request, recordings)
 
 def send_bytes(self, content):
     if current[0] == "babbles":

@@ -454,7 +454,7 @@ def test_a_header_that_promises_far_too_much_does_not_stop_the_run(
     audio: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shards_of: Callable[..., None]
 ) -> None:
     monkeypatch.setattr(
-        "probe.data.guarded_decoding.Decoder.header_duration_s", lambda self, path: 3600.0
+        "probe.data.guarded_decoding.Decoder.header_duration_s", lambda self, path, excerpt: 3600.0
     )
     shards_of(1_000_000)
     done = extract(Windows(), write_manifest(audio, ["a.wav", "b.wav"]), tmp_path / "features")

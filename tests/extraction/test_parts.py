@@ -113,9 +113,9 @@ class Counting(Decoder):
 
     begun = 0
 
-    def load(self, *arguments: Any) -> Audio:
+    def load(self, *arguments: Any, **how: Any) -> Audio:
         self.begun += 1
-        return super().load(*arguments)
+        return super().load(*arguments, **how)
 
 
 @pytest.mark.parametrize(("ahead_bytes", "most"), [(1, 3), (70_000, 5), (10**9, 12)])
@@ -134,10 +134,10 @@ class Slow(Decoder):
 
     used = False
 
-    def load(self, *arguments: Any) -> Audio:
+    def load(self, *arguments: Any, **how: Any) -> Audio:
         self.used = True
         time.sleep(0.2)
-        return super().load(*arguments)
+        return super().load(*arguments, **how)
 
 
 @pytest.mark.parametrize(("pause_s", "used"), [(0.0, {2, 3}), (0.3, {1})])
@@ -165,7 +165,9 @@ def test_leaving_does_not_wait_for_a_decoder_that_is_stuck(
 ) -> None:
     monkeypatch.setattr(
         "probe.data.guarded_decoding.answer",
-        lambda request: time.sleep(30) if request.path.endswith("01.wav") else answer(request),
+        lambda request, *rest: (
+            time.sleep(30) if request.path.endswith("01.wav") else answer(request, *rest)
+        ),
     )
     found = decoded(corpus, RATE_HZ, [Decoder()], 1, 10**9)
     next(found)

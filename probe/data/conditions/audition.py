@@ -86,8 +86,9 @@ def _examples(
     utterance: Utterance, disturbances: Sequence[Disturbance], audio_root: Path | None
 ) -> list[Example]:
     """Return one utterance, clean and under each condition."""
-    key, path, duration_s = utterance.key, utterance.path, utterance.duration_s
-    clean = load_audio(path, RATE_HZ, duration_s, root=audio_root).samples
+    key, duration_s, excerpt = utterance.key, utterance.duration_s, utterance.excerpt
+    audio = load_audio(utterance.path, RATE_HZ, duration_s, excerpt=excerpt, root=audio_root)
+    clean = audio.samples
     examples = [Example(key, CLEAN, clean)]
     for disturbance in disturbances:
         snr_db, before = None, np.asarray(clean, np.float64)

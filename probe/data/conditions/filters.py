@@ -124,7 +124,7 @@ def reverberate_simulated(samples: np.ndarray, settings: Settings, scene: Scene)
 def reverberate_measured(samples: np.ndarray, settings: Settings, scene: Scene) -> np.ndarray:
     """Place the speech in a room whose impulse response is drawn from files."""
     assert scene.sounds is not None
-    response = scene.sounds.load(int(scene.generator.integers(len(scene.sounds.paths))))
+    response = scene.sounds.load(int(scene.generator.integers(len(scene.sounds.places))))
     return _convolved(samples, response, int(np.argmax(np.abs(response))))
 
 

@@ -74,7 +74,7 @@ def _in_turn(numbers: Sequence[int], speakers: Sequence[str]) -> list[int]:
 def add_files(samples: np.ndarray, settings: Settings, scene: Scene) -> np.ndarray:
     """Add a random stretch of a random file."""
     assert scene.sounds is not None
-    number = int(scene.generator.integers(len(scene.sounds.paths)))
+    number = int(scene.generator.integers(len(scene.sounds.places)))
     return _mixed(
         samples, _stretch(scene.sounds.load(number), len(samples), scene), settings, scene
     )

@@ -16,7 +16,8 @@ import numpy as np
 
 from probe.data.audio import load_audio
 from probe.data.conditions.loudness import is_silent
-from probe.data.corpus import Corpus, Utterance, noise_files
+from probe.data.corpus import Corpus, Utterance, noise_rows
+from probe.data.excerpts import WHOLE, Excerpt
 from probe.errors import ProbeError, UtteranceError
 
 KEPT_BYTES = 256_000_000
@@ -27,15 +28,16 @@ LONGEST_TALK_S = 60
 
 @dataclass(frozen=True)
 class Sounds:
-    """Sound files at one rate.
+    """Sound files, or excerpts of them, at one rate.
 
     Attributes:
-        sha256s: hash of each file.
+        places: each file and which part of it.
+        sha256s: hash of each file or excerpt.
         speakers: the speaker in each file; empty if that does not matter.
         speaker_of: speaker of every utterance of the corpus by key, for babble.
     """
 
-    paths: Sequence[Path]
+    places: Sequence[tuple[Path, Excerpt]]
     sha256s: Sequence[str]
     rate_hz: int
     root: Path | None = None
@@ -51,11 +53,10 @@ class Sounds:
         """
         if (samples := self.kept.get(number)) is not None:
             return samples
-        samples, sha256 = _read(self.paths[number], self.rate_hz, self.root)
+        samples, sha256 = _read(self.places[number], self.rate_hz, self.root)
         if sha256 != self.sha256s[number]:
-            raise ProbeError(
-                f"{self.paths[number]}: changed while features were extracted with it. Start again."
-            )
+            name = _name(self.places[number])
+            raise ProbeError(f"{name}: changed while features were extracted with it. Start again.")
         return samples
 
 
@@ -91,10 +92,13 @@ def open_sounds(
         ProbeError: a file is missing, unreadable, silent or shorter than ``shortest_s``, or there
             are no such rows.
     """
-    paths = noise_files(path, root) if path.suffix.lower() == ".csv" else [path]
+    places = [(path, WHOLE)]
+    if path.suffix.lower() == ".csv":
+        places = [(item.path, item.excerpt) for item in noise_rows(path, root)]
     sha256s, kept, n_bytes = [], {}, 0
-    for number, item in enumerate(paths):
-        samples, sha256 = _read(item, rate_hz, root)
+    for number, place in enumerate(places):
+        samples, sha256 = _read(place, rate_hz, root)
+        item = _name(place)
         if is_silent(samples):
             raise ProbeError(f"{item}: silent, so it can be no noise and no room. Remove it.")
         if len(samples) < shortest_s * rate_hz:
@@ -111,7 +115,7 @@ def open_sounds(
         if n_bytes + samples.nbytes <= KEPT_BYTES:
             kept[number] = samples
             n_bytes += samples.nbytes
-    return Sounds(paths, sha256s, rate_hz, root, kept=kept)
+    return Sounds(places, sha256s, rate_hz, root, kept=kept)
 
 
 def open_pool(corpus: Corpus, rate_hz: int, seed: int, root: Path | None = None) -> Sounds:
@@ -147,7 +151,7 @@ def open_pool(corpus: Corpus, rate_hz: int, seed: int, root: Path | None = None)
         if len(pool) == POOL:
             break
         try:
-            samples, sha256 = _read(utterance.path, rate_hz, root)
+            samples, sha256 = _read((utterance.path, utterance.excerpt), rate_hz, root)
         except ProbeError:
             continue
         samples = samples[: LONGEST_TALK_S * rate_hz].copy()
@@ -161,7 +165,7 @@ def open_pool(corpus: Corpus, rate_hz: int, seed: int, root: Path | None = None)
             "and is not silent."
         )
     return Sounds(
-        [utterance.path for utterance in pool],
+        [(utterance.path, utterance.excerpt) for utterance in pool],
         sha256s,
         rate_hz,
         root,
@@ -171,9 +175,14 @@ def open_pool(corpus: Corpus, rate_hz: int, seed: int, root: Path | None = None)
     )
 
 
-def _read(path: Path, rate_hz: int, root: Path | None) -> tuple[np.ndarray, str]:
+def _name(place: tuple[Path, Excerpt]) -> str:
+    return "#".join(filter(None, map(str, place)))
+
+
+def _read(place: tuple[Path, Excerpt], rate_hz: int, root: Path | None) -> tuple[np.ndarray, str]:
+    path, excerpt = place
     try:
-        audio = load_audio(path, rate_hz, root=root)
+        audio = load_audio(path, rate_hz, excerpt=excerpt, root=root)
     except UtteranceError as error:
-        raise ProbeError(f"{path}: {error}. Correct it or remove it.") from error
+        raise ProbeError(f"{_name(place)}: {error}. Correct it or remove it.") from error
     return audio.samples, audio.sha256

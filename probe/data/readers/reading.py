@@ -86,9 +86,11 @@ class Reader:
         title: what the form is, for lists.
         read: returns the rows, and raises `probe.errors.ProbeError` with file, line and remedy.
         recognises: whether a path is clearly of this form, so that the word may be left out.
+        is_general: whether a path that another reader recognises is of that other form.
     """
 
     form: str
     title: str
     read: Callable[[Source], Reading]
     recognises: Callable[[Path], bool] = lambda path: False
+    is_general: bool = False

@@ -38,7 +38,10 @@ def read(text: str) -> Reading:
             f"{text}: {form!r} is no form of corpora; expected {', '.join(known)}, or a path."
         )
     source = source_of(text, text)
-    matches = [reader for reader in known.values() if reader.recognises(source.path)]
+    matches: list[Reader] = []
+    for is_general in (False, True):
+        candidates = [reader for reader in known.values() if reader.is_general == is_general]
+        matches = matches or [item for item in candidates if item.recognises(source.path)]
     if len(matches) != 1:
         raise ProbeError(_refusal(source, [reader.form for reader in matches]))
     (reader,) = matches

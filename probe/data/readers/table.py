@@ -214,7 +214,7 @@ def _table(path: Path, content: bytes) -> tuple[Table, str]:
     text = decoded_table(path, content, "a JSON table" if is_json else "a CSV table")
     del content
     if is_json or text.lstrip().startswith("["):
-        return _of_records(str(path), *json_records(path, text)), ""
+        return table_of_records(str(path), *json_records(path, text)), ""
     header = header_of(text)
     separators = [
         separator
@@ -275,7 +275,7 @@ def _ljspeech(path: Path, text: str, ending: str) -> Table:
     return Table(str(path), ("path", *names), rows, [number for number, _ in lines])
 
 
-def _of_records(file: str, unit: str, records: Iterable[tuple[int, dict[str, Any]]]) -> Table:
+def table_of_records(file: str, unit: str, records: Iterable[tuple[int, dict[str, Any]]]) -> Table:
     """The table of JSON objects, whose fields may differ."""
     places: dict[str, int] = {}
     rows: list[list[str]] = []
