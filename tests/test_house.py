@@ -57,7 +57,7 @@ DOORS = {
     "soundfile": {"data"},
     "soxr": {"data"},
     "torchaudio": {"models", "data", "heads"},
-    "transformers": {"models"},
+    "transformers": {"models", "data"},
 }
 HEAVY = (
     "torch",
@@ -171,7 +171,7 @@ def test_imports_go_down_and_heavy_libraries_have_one_door() -> None:
         (
             "probe.heads.ctc.ctc_probe",
             "try:\n    from transformers import AutoModel\nexcept ImportError:\n    pass",
-            "its door is models",
+            "its door is data, models",
         ),
         ("probe.models.spectral", "from sklearn.svm import SVC", "its door is heads, measures"),
         (

@@ -106,7 +106,7 @@ WRONG: list[tuple[str, object, str, str]] = [
     ("seed", 1, "seed", "0, as in the file's first line"),
     ("metric", "f1", "metric", "one of accuracy"),
     ("metric", "eer", "higher_is_better", "False for eer"),
-    ("metric", "eer", "counts", "trials for detection measures"),
+    ("metric", "eer", "counts", "trials for eer"),
     ("value", 1.5, "value", "0 to 1 for accuracy"),
     ("value", -0.1, "value", "0 to 1 for accuracy"),
     ("value", 0.01, "value", "within its interval"),
@@ -121,7 +121,7 @@ WRONG: list[tuple[str, object, str, str]] = [
     ("n_blocks", 11, "n_blocks", "12, the number of blocks"),
     ("groups", {"sex": ["f"]}, "groups", "a value for each of 12 blocks"),
     ("groups", {"sex": "f"}, "groups.sex", "a list"),
-    ("counts", {}, "counts", "block, numerator, denominator"),
+    ("counts", {}, "counts", "block, denominator, numerator"),
     (
         "counts",
         {"block": ["0" * 12], "numerator": [1.5], "denominator": [2]},

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tqdm import tqdm
+
 from probe.brief import brief, counted
 from probe.data.audio_bytes import refuse_outside, sha256_of_audio
 from probe.data.excerpts import EXCERPT_COLUMNS, WHOLE, Excerpt
@@ -28,8 +30,10 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("probe")
 
+NO_LABELS: Mapping[str, str] = {}
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, slots=True)
 class Utterance:
     """One manifest row.
 
@@ -235,7 +239,11 @@ def _corpus(reading: Reading, source: str, audio_root: Path | str | None) -> Cor
             f"--audio-root {root}: not a folder; expected the one that holds all audio."
         )
     problems: list[str] = []
-    utterances = list(_checked(reading.rows, reading.folder, root, problems))
+    bar = tqdm(
+        reading.rows, desc=f"check {reading.name}", unit="row", delay=1, leave=False, disable=None
+    )
+    with bar as rows:
+        utterances = list(_checked(rows, reading.folder, root, problems))
     refuse_problems(problems)
     unlabelled = ("path", "id", "duration_s", *EXCERPT_COLUMNS)
     columns = tuple(name for name in reading.columns if name not in unlabelled)
@@ -252,41 +260,58 @@ def _checked(
     """Utterances of the rows; what is wrong with a row is appended to ``problems``."""
     first_where: dict[str, str] = {}  # of each key
     shared = SharedRecordings()
-    folders = Folders()
+    folders = Folders(root)
     for row in rows:
         where, values = row.where, row.values
-        if not values["path"].strip():
+        written = values["path"]
+        if not written.strip():
             problems.append(f"{where}: path is empty. Name an audio file or remove the row.")
             continue
-        path = _audio_path(folder, values["path"], folders)
+        path, real, reason = _audio(folder, written, root, folders)
         excerpt = _excerpt(where, values, problems)
-        key = values.get("id") or "#".join(
-            filter(None, [os.path.normpath(values["path"]), str(excerpt)])
-        )
+        key = values.get("id") or "#".join(filter(None, [os.path.normpath(written), str(excerpt)]))
         split = values.get("split", "")
         if split not in ("", *SPLITS):
             problems.append(f"{where}: split {split!r}; expected one of {', '.join(SPLITS)}.")
-        if key in first_where:
+        if (first := first_where.setdefault(key, where)) is not where:
             problems.append(
-                f"{where}: id {key!r} occurs on {beside(first_where[key], where)} already. "
+                f"{where}: id {key!r} occurs on {beside(first, where)} already. "
                 "Remove one row, or distinguish them in a column id."
             )
-        shared.add(where, os.path.realpath(path), split, excerpt, values["path"])
-        if reason := _outside(path, root):
-            problems.append(f"{where}: {values['path']} {reason}")
-        elif reason := why_missing(path, values["path"], folder, folders):
+        shared.add(where, real, split, excerpt, written)
+        if reason:
             problems.append(f"{where}: {reason}")
-        first_where.setdefault(key, where)
         duration_s = _duration(where, values.get("duration_s", ""), problems) or excerpt.duration_s
         text, speaker, domain = (values.get(name, "") for name in ("text", "speaker", "domain"))
-        extra = {name: value for name, value in values.items() if name not in MEANINGS}
+        extra = {name: value for name, value in values.items() if name not in MEANINGS} or NO_LABELS
         yield Utterance(key, path, text, speaker, domain, split, duration_s, extra, excerpt=excerpt)
     problems.extend(shared.problems())
     if not problems and (note := shared.note()):
         log.warning(note)
 
 
+def _audio(
+    folder: Path, written: str, root: Path | None, folders: Folders
+) -> tuple[Path, str, str]:
+    """The file that a row names, its path with symbolic links resolved, and why it cannot be used,
+    empty where it can.
+    """
+    text = os.path.normpath(written if written.startswith("/") else f"{folder}/{written}")
+    if real := folders.real_file(text):
+        return Path(text), real, ""
+    path = _audio_path(folder, written, folders)
+    try:
+        real = os.path.realpath(path)
+    except ValueError:  # a NUL: `why_missing` says so
+        real = text
+    if reason := _outside(path, root):
+        return path, real, f"{written} {reason}"
+    return path, real, why_missing(path, written, folder, folders)
+
+
 def _excerpt(where: str, values: Mapping[str, str], problems: list[str]) -> Excerpt:
+    if not any(map(values.get, EXCERPT_COLUMNS)):
+        return WHOLE
     try:
         return Excerpt.of_columns(values)
     except ValueError as error:

@@ -3,10 +3,11 @@ fields of any length.
 """
 
 import csv
-import re
+import io
+import itertools
 import sys
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from tqdm import tqdm
@@ -16,7 +17,7 @@ from probe.foreign_files import HEAD_BYTES, true_form
 
 SEPARATORS = {",": "commas", "\t": "tabs", "|": "vertical bars", ";": "semicolons"}
 MOST_CHARACTERS = 100_000  # of a header
-LINE = re.compile(r"[^\r\n]*(?:\r\n?|\n|\Z)")
+BLOCK = 1 << 20  # characters that are split into lines at a time
 
 Rows = list[tuple[int, dict[str, str]]]  # the line that each begins on, column -> value
 Records = list[tuple[int, list[str]]]  # the line that each begins on, values
@@ -100,15 +101,7 @@ def csv_records(
         ProbeError: a doubled column, a record with too few or too many fields, a double quote that
             was never closed.
     """
-    lines = tqdm(
-        (match.group() for match in LINE.finditer(text)),
-        desc=f"read {path.name}",
-        total=text.count("\n"),
-        unit="line",
-        delay=1,
-        leave=False,
-        disable=None,
-    )
+    lines = itertools.chain.from_iterable(_blocks(path, text))
     reader = csv.reader(
         lines,
         strict=True,
@@ -144,15 +137,32 @@ def csv_records(
             f"{path} line {line}: not readable as CSV ({error}). Check the double quotes."
         ) from error
     finally:
-        lines.close()
         csv.field_size_limit(limit)
     return columns, records
 
 
+def _blocks(path: Path, text: str) -> Iterator[io.StringIO]:
+    """The text in files of whole lines, which take four bytes per character each."""
+    start = 0
+    with tqdm(
+        desc=f"read {path.name}",
+        total=len(text),
+        unit="B",
+        unit_scale=True,
+        delay=1,
+        leave=False,
+        disable=None,
+    ) as bar:
+        while start < len(text):
+            stop = text.find("\n", start + BLOCK) + 1 or len(text)
+            yield io.StringIO(text[start:stop], newline="")
+            bar.update(stop - start)
+            start = stop
+
+
 def header_of(text: str) -> str:
     """The first line of a table, without its end."""
-    match = LINE.match(text)
-    return match.group().rstrip("\r\n") if match else ""
+    return io.StringIO(text[:MOST_CHARACTERS], newline=None).readline().rstrip("\n")
 
 
 def names_in(header: str, separator: str) -> list[str]:

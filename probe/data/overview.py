@@ -20,7 +20,7 @@ import pandas as pd
 from probe.brief import brief, counted
 from probe.data import transcript_checks
 from probe.data.corpus import Corpus, Utterance, read_corpus
-from probe.data.sound_overview import MOST_FILES, Sound, examine_sound
+from probe.data.sound_overview import CHANNEL_DIFFERENCE_DB, MOST_FILES, Sound, examine_sound
 from probe.errors import listed
 
 SHORTEST_S = 0.025
@@ -232,8 +232,8 @@ def _sound_notes(table: pd.DataFrame, sound: Sound | None) -> Iterator[Note]:
         return
     left_out = "extraction names them, leaves them out and ends with exit code 3."
     if sound.unusable:
-        n, examples = len(sound.unusable), list(sound.unusable.items())[:3]
-        text = "\n".join(f"{key}: {reason}" for key, reason in examples)
+        n, reasons = len(sound.unusable), list(sound.unusable.items())[:3]
+        text = "\n".join(f"{key}: {reason}" for key, reason in reasons)
         yield Note(
             "sound",
             f"{counted(n, 'file')} cannot be used, such as\n{text}",
@@ -254,6 +254,14 @@ def _sound_notes(table: pd.DataFrame, sound: Sound | None) -> Iterator[Note]:
             "sound",
             f"full scale: samples at the largest value in {counted(len(sound.full_scale), 'file')} "
             f"({listed(sound.full_scale, 3)}), which may be clipped.",
+        )
+    if unequal := sound.unequal_channels:
+        examples = listed([f"{key} {difference:+.0f} dB" for key, difference in unequal.items()], 3)
+        yield Note(
+            "sound",
+            f"channels: the first two differ in level by {CHANNEL_DIFFERENCE_DB:.0f} dB or more in "
+            f"{counted(len(unequal), 'utterance')}: {examples}.",
+            "Layerprobe averages channels; name the one that is meant in the column channel.",
         )
     for column in ("speaker", "domain"):
         yield from _level_notes(table, column)

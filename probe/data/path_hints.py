@@ -13,13 +13,35 @@ from urllib.parse import unquote
 
 # In a folder with more names the closest one is not looked for: comparing takes a microsecond each.
 MOST_NAMES = 100_000
+# A folder is listed when more files are looked for in it: a listing costs less than asking for
+# each file, above all over a network, but a folder may hold many more files than a manifest.
+FEW_FILES = 16
 
 
 class Folders:
-    """The names in folders, each folder read once."""
+    """The names in folders, each folder read once.
 
-    def __init__(self) -> None:
+    Args:
+        root: where regular files are asked for; None for everywhere.
+    """
+
+    def __init__(self, root: Path | None = None) -> None:
         self._names: dict[Path, dict[str, list[str]]] = {}
+        self._places: dict[str, _Place] = {}
+        self._root = "" if root is None else _with_slash(os.path.realpath(root))
+
+    def real_file(self, path: str) -> str:
+        """The path of a regular file with the symbolic links before its name resolved; empty where
+        it is anything else, such as a link, or lies outside of the root.
+        """
+        start = path.rfind("/") + 1
+        folder, name = path[:start], path[start:]
+        place = self._places.get(folder)
+        if place is None:
+            place = self._places[folder] = _Place(folder)
+        if not (place.has_file(name) and place.real.startswith(self._root)):
+            return ""
+        return path if place.real == folder else place.real + name
 
     def names(self, folder: Path) -> dict[str, list[str]]:
         """Names in a folder by their plain form: Unicode composed, case folded."""
@@ -72,6 +94,44 @@ class Folders:
                 return None
             place /= names[candidates[0]][0]
         return place if os.path.isfile(place) else None  # noqa: PTH113 - Path.is_file raises
+
+
+class _Place:
+    """A folder whose regular files are asked for by name.
+
+    Attributes:
+        real: its path with symbolic links resolved and a slash behind it.
+    """
+
+    def __init__(self, folder: str) -> None:
+        self._folder = folder
+        self._n_asked = 0
+        self._files: set[str] | None = None
+        try:
+            self.real = _with_slash(os.path.realpath(folder or "."))
+        except (OSError, ValueError):  # a NUL, or a name too long: there are no files
+            self.real, self._files = "", set()
+
+    def has_file(self, name: str) -> bool:
+        """Whether a name is that of a regular file, and not of a link or a folder."""
+        if self._files is None:
+            self._n_asked += 1
+            try:
+                if self._n_asked <= FEW_FILES:
+                    return stat.S_ISREG(os.lstat(self._folder + name).st_mode)
+                with os.scandir(self._folder or ".") as entries:
+                    self._files = {
+                        item.name for item in entries if item.is_file(follow_symlinks=False)
+                    }
+            except (OSError, ValueError):
+                if self._n_asked > FEW_FILES:  # a folder that cannot be listed
+                    self._files = set()
+                return False
+        return name in self._files
+
+
+def _with_slash(folder: str) -> str:
+    return folder if folder.endswith("/") else f"{folder}/"
 
 
 def _composed(name: str) -> str:

@@ -4,16 +4,18 @@ import os
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from probe.brief import brief, counted
-from probe.data.audio import load_audio, read_header
+from probe.data.audio import Audio, read_header
 from probe.data.audio_bytes import Deadline
 from probe.data.corpus import Utterance
+from probe.data.excerpts import Excerpt
+from probe.data.recordings import Recordings
 from probe.errors import UtteranceError
 
 MOST_FILES = 2000
@@ -21,6 +23,7 @@ TIMEOUT_S = 60.0  # for one file
 FRAME_S = 0.025
 FLOOR_SHARE = 0.1  # of the frames, which are quieter than the noise floor
 FULL_SCALE_DB = -0.001  # the largest value of 16 bits is -0.0003 dBFS
+CHANNEL_DIFFERENCE_DB = 6.0
 SILENCE_DB = -100.0  # the level of digital silence
 
 
@@ -31,6 +34,8 @@ class FileSound:
     Attributes:
         level_db, peak_db: root mean square and largest value, in dB of full scale (dBFS).
         floor_db: level that a tenth of its frames of 25 ms stay below, in dBFS.
+        difference_db: level of the first channel less that of the second; None where the utterance
+            has one channel.
     """
 
     sha256: str
@@ -41,6 +46,7 @@ class FileSound:
     peak_db: float
     floor_db: float
     flags: tuple[str, ...]
+    difference_db: float | None = None
 
 
 @dataclass(frozen=True)
@@ -84,6 +90,17 @@ class Sound:
         """Keys of files with samples at the largest value, which may be clipped."""
         return [key for key, item in self.files.items() if item.peak_db >= FULL_SCALE_DB]
 
+    @property
+    def unequal_channels(self) -> dict[str, float]:
+        """Key -> level of the first channel less that of the second in dB, where they differ by
+        `CHANNEL_DIFFERENCE_DB` or more.
+        """
+        return {
+            key: item.difference_db
+            for key, item in self.files.items()
+            if item.difference_db is not None and abs(item.difference_db) >= CHANNEL_DIFFERENCE_DB
+        }
+
     def quantiles(self, name: str) -> dict[str, float]:
         """The 5th, 50th and 95th percentile of an attribute; empty without files."""
         values = [getattr(item, name) for item in self.files.values()]
@@ -102,6 +119,7 @@ class Sound:
                 for name in ("level_db", "peak_db", "floor_db")
             },
             "full_scale": self.full_scale,
+            "unequal_channels": self.unequal_channels,
             "flags": self.flags,
             "unusable": self.unusable,
         }
@@ -121,32 +139,50 @@ def examine_sound(
     """
     n = min(most_files, len(utterances))
     chosen = [utterances[number * len(utterances) // n] for number in range(n)]
-    files: dict[str, FileSound] = {}
-    unusable: dict[str, str] = {}
+    groups: dict[tuple[Path, str], list[Utterance]] = defaultdict(list)
+    for utterance in chosen:
+        groups[utterance.path, utterance.excerpt.member].append(utterance)
+    results: dict[str, FileSound | str] = {}
 
-    def examine(utterance: Utterance) -> FileSound | str:
-        try:
-            return _file_sound(utterance, root)
-        except UtteranceError as error:
-            return str(error)
+    def examine(group: Sequence[Utterance]) -> None:
+        """Decode the excerpts of one recording in the order of their starts."""
+        recordings = Recordings(root)
+        for utterance in sorted(group, key=lambda item: item.excerpt.start_s):
+            try:
+                results[utterance.key] = _file_sound(utterance, recordings)
+            except UtteranceError as error:
+                results[utterance.key] = str(error)
+            progress(1)
+        recordings.close()
 
     with ThreadPoolExecutor(min(8, len(os.sched_getaffinity(0)))) as threads:
-        for utterance, result in zip(chosen, threads.map(examine, chosen), strict=True):
-            if isinstance(result, str):
-                unusable[utterance.key] = result
-            else:
-                files[utterance.key] = result
-            progress(1)
+        list(threads.map(examine, groups.values()))
+    files: dict[str, FileSound] = {}
+    unusable: dict[str, str] = {}
+    for utterance in chosen:
+        result = results[utterance.key]
+        if isinstance(result, str):
+            unusable[utterance.key] = result
+        else:
+            files[utterance.key] = result
     return Sound(files, unusable, len(utterances))
 
 
-def _file_sound(utterance: Utterance, root: Path | None) -> FileSound:
+def _file_sound(utterance: Utterance, recordings: Recordings) -> FileSound:
     path, duration_s, excerpt = utterance.path, utterance.duration_s, utterance.excerpt
-    header = read_header(path, duration_s, excerpt=excerpt, root=root)
-    deadline = Deadline(TIMEOUT_S)
-    audio = load_audio(
-        path, header.rate_hz, duration_s, excerpt=excerpt, root=root, deadline=deadline
-    )
+    header = read_header(path, duration_s, excerpt=excerpt, root=recordings.root)
+
+    def load(part: Excerpt) -> Audio:
+        deadline = Deadline(TIMEOUT_S)
+        return recordings.load(
+            path, header.rate_hz, duration_s, excerpt=part, more_to_come=True, deadline=deadline
+        )
+
+    audio = load(excerpt)
+    difference_db = None
+    if header.channels > 1 and excerpt.channel is None:
+        first, second = (_level_db(load(replace(excerpt, channel=n)).samples) for n in (1, 2))
+        difference_db = first - second
     samples = audio.samples.astype(np.float64)
     n_frame = max(1, int(FRAME_S * header.rate_hz))
     frames = samples[: len(samples) // n_frame * n_frame].reshape(-1, n_frame)
@@ -156,11 +192,16 @@ def _file_sound(utterance: Utterance, root: Path | None) -> FileSound:
         audio.duration_s,
         audio.native_rate_hz,
         header.channels,
-        decibels(float(np.mean(np.square(samples)))),
+        _level_db(samples),
         decibels(float(np.square(samples).max())),
         decibels(float(np.quantile(powers, FLOOR_SHARE))),
         audio.flags,
+        difference_db,
     )
+
+
+def _level_db(samples: np.ndarray) -> float:
+    return decibels(float(np.mean(np.square(samples, dtype=np.float64))))
 
 
 def decibels(power: float) -> float:

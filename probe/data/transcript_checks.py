@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 
 from probe.data.corpus import Utterance
+from probe.data.text_normalisers import APOSTROPHES
 from probe.errors import listed
 
 JOINERS = "\u200c\u200d"  # part of the spelling in Persian and in Indic scripts
@@ -18,6 +19,8 @@ JOINERS = "\u200c\u200d"  # part of the spelling in Persian and in Indic scripts
 # are a slip. Other mixtures are ordinary (kanji and kana, Thai and Latin without a space).
 ALIKE = ("ARMENIAN", "CHEROKEE", "COPTIC", "CYRILLIC", "GREEK", "LATIN")
 MOST_EXAMPLES = 3
+FEWEST = 5  # capitals or punctuation marks that chance does not make vanish
+MOST_DIFFERENT = 0.2  # between two shares of one convention
 
 
 @dataclass
@@ -119,6 +122,37 @@ def described(characters: Sequence[Found]) -> str:
     return listed(
         [f"{named(item.what)} {item.count} times, first in {item.keys[0]}" for item in characters]
     )
+
+
+def convention_differences(train: Sequence[str], others: Sequence[str]) -> Iterator[str]:
+    """In what the conventions of training's transcripts and others differ, in words: capitals or
+    punctuation that one of them lacks although five would be expected, or another share of
+    capitals.
+    """
+    for what, is_such, among in (
+        ("of the letters are capitals", str.isupper, _has_case),
+        ("of the characters are punctuation", _is_punctuation, _is_written),
+    ):
+        sides = []
+        for texts in (train, others):
+            characters = [character for text in texts for character in text if among(character)]
+            sides.append((sum(map(is_such, characters)), len(characters)))
+        shares = [n / max(1, n_all) for n, n_all in sides]
+        lacking = min(shares) == 0 and max(shares) * min(n_all for _, n_all in sides) >= FEWEST
+        if lacking or abs(shares[0] - shares[1]) > MOST_DIFFERENT:
+            yield f"{shares[1]:.1%} {what}, {shares[0]:.1%} in training"
+
+
+def _has_case(character: str) -> bool:
+    return character.isupper() or character.islower()
+
+
+def _is_written(character: str) -> bool:
+    return not character.isspace()
+
+
+def _is_punctuation(character: str) -> bool:
+    return unicodedata.category(character)[0] == "P" and character not in APOSTROPHES
 
 
 def warnings(utterances: Sequence[Utterance]) -> Iterator[str]:

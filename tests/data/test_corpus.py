@@ -2,6 +2,7 @@
 
 import csv
 import hashlib
+import os
 import re
 import unicodedata
 from pathlib import Path
@@ -454,6 +455,39 @@ def test_two_dots_behind_a_symbolic_link_lead_to_where_the_system_says(folder: P
         .utterances[0]
         .path.samefile(folder / "far" / "x.wav")
     )
+
+
+@pytest.mark.parametrize("n_files", [3, 40])
+def test_files_that_are_missing_are_named_however_many_there_are_in_their_folder(
+    folder: Path, n_files: int
+) -> None:
+    for number in range(n_files):
+        (folder / f"{number}.wav").touch()
+    (folder / "link.wav").symlink_to("0.wav")
+    (folder / "folder.wav").mkdir()
+    rows = [f"{number}.wav,,s1,,train," for number in range(n_files)]
+    assert len(load(folder, *rows).utterances) == n_files
+    with pytest.raises(ProbeError) as caught:
+        load(folder, *rows, "gone.wav,,,,train,", "link.wav,,,,test,", "folder.wav,,,,train,")
+    first, second, third = str(caught.value).splitlines()
+    assert f"line {n_files + 2}: {folder / 'gone.wav'} does not exist" in first
+    assert (
+        f"line {n_files + 3}: link.wav is in split 'test' here and in 'train' on line 2" in second
+    )
+    assert f"line {n_files + 4}: {folder / 'folder.wav'} is a folder" in third
+
+
+def test_a_folder_that_may_not_be_listed_is_read_all_the_same(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(path: str) -> None:
+        raise PermissionError
+
+    for number in range(40):
+        (folder / f"{number}.wav").touch()
+    monkeypatch.setattr(os, "scandir", refused)
+    rows = [f"{number}.wav,,s1,,train," for number in range(40)]
+    assert len(load(folder, *rows).utterances) == 40
 
 
 # Limits

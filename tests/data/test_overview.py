@@ -5,6 +5,7 @@ import os
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ import soundfile
 from click.testing import CliRunner
 
 from probe.cli import cli
-from probe.data import audio
+from probe.data import audio, recordings
 from probe.data.corpus import Corpus, Utterance, load_corpus
 from probe.data.excerpts import Excerpt
 from probe.data.manifest import write_manifest
@@ -143,6 +144,35 @@ def test_samples_at_full_scale_are_said(recorded: Callable[..., Corpus]) -> None
 
     notes = said(overview(recorded(16_000, spoil=spoil)), "sound")
     assert "full scale: samples at the largest value in 1 file (6.wav)" in notes
+
+
+@pytest.mark.parametrize(("gain", "unequal"), [(0.1, True), (0.9, False)])
+def test_channels_of_different_levels_are_named(tmp_path: Path, gain: float, unequal: bool) -> None:
+    tone = 0.5 * np.sin(np.arange(16_000))
+    soundfile.write(tmp_path / "a.wav", np.stack([tone, gain * tone], axis=1), 16_000)
+    (tmp_path / "c.csv").write_text("path,channel\na.wav,\na.wav,1\n")
+    shown = overview(tmp_path / "c.csv")
+    assert ("1 utterance: a.wav +20 dB." in said(shown, "sound")) is unequal
+    assert shown.sound is not None
+    assert shown.sound.files["a.wav#channel=1"].level_db == pytest.approx(-9.03, abs=0.01)
+
+
+def test_a_recording_of_many_excerpts_is_decoded_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    soundfile.write(tmp_path / "a.wav", np.random.default_rng(0).normal(0, 0.1, 80_000), 16_000)
+    rows = "".join(f"a.wav,{n / 10},{n / 10 + 0.1}\n" for n in reversed(range(50)))
+    (tmp_path / "c.csv").write_text(f"path,start,end\n{rows}")
+    opened: list[str] = []
+    open_recording = recordings.Recording
+
+    def count(path: Path, *others: object) -> Any:
+        opened.append(path.name)
+        return open_recording(path, *others)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(recordings, "Recording", count)
+    shown = overview(tmp_path / "c.csv")
+    assert shown.sound is not None and len(shown.sound.files) == 50 and opened == ["a.wav"]
 
 
 def test_a_folder_in_the_place_of_a_file_is_refused(tmp_path: Path) -> None:

@@ -776,6 +776,16 @@ def test_the_case_of_neither_side_counts(read_out: Path, tmp_path: Path) -> None
     assert all(0 < value < 0.4 for value in doubled), "only the word that is said twice is wrong"
 
 
+def test_the_reference_has_the_normaliser_of_the_task(read_out: Path, tmp_path: Path) -> None:
+    read_out.write_text(read_out.read_text().replace(",ba,", ",Ba!,"))
+    task = open_task("asr-ctc", QUICK | {"normalize": "superb"})
+    run(task, "good", read_out, tmp_path / "features", tmp_path / "results")
+    row = own_rows(tmp_path / "results")["test", "wer"]
+    assert 0 < row.value < 0.4, "only the word that is said twice is wrong"
+    assert row.chosen["normaliser"] == "superb 1"
+    assert row.note == "its own head, greedy, both sides normalised (superb 1)"
+
+
 def test_the_texts_that_were_scored_can_be_read(read_out: Path, tmp_path: Path) -> None:
     run(open_task("asr-ctc", QUICK), "good", read_out, tmp_path / "features", tmp_path / "results")
     (path,) = (tmp_path / "results" / "outcomes").glob("*.jsonl")

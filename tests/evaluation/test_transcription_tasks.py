@@ -3,6 +3,7 @@ what is odd is named.
 """
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from probe.data.corpus import Utterance
 from probe.errors import ProbeError
 from probe.evaluation.dataset import Problem, Score
 from probe.evaluation.kinds import transcribe
+from probe.evaluation.kinds.transcripts import Transcripts
 from probe.evaluation.label_free_fits import Fitting
 from probe.evaluation.tasks import open_task
 from probe.records import WEIGHTED
@@ -253,6 +255,73 @@ def test_letters_are_scored_on_normalised_transcripts(tmp_path: Path) -> None:
     assert [item["reference"] for item in letters.outcomes] == [
         item.text.lower().rstrip("!") for item in shouted
     ]
+
+
+def test_a_normaliser_is_applied_to_both_sides_and_recorded(tmp_path: Path) -> None:
+    features, problem = planted()
+    shouted = [replace(item, text=item.text.upper() + "!") for item in problem.tests[""]]
+    problem = replace(problem, tests={"": shouted})
+    scores = scored(tmp_path, features, problem, weighted=False, normalize="superb")
+    test = scores["1", "test", "cer"]
+    assert test.value < 0.02
+    assert test.chosen["normaliser"] == "superb 1"
+    assert [item["reference"] for item in test.outcomes] == [
+        item.text.rstrip("!") for item in shouted
+    ]
+
+
+def test_a_text_that_is_changed_again_is_no_error_of_a_perfect_head(tmp_path: Path) -> None:
+    task = open_task(own_task(tmp_path, normalize="english"))
+    transcripts = Transcripts(task)
+    utterance = Utterance("a", Path("a.wav"), "oh one seven", "", "", "test")
+    part = transcripts.of("test", "", [utterance], Counter())
+    assert part.texts == ["017"]
+    assert transcripts.as_scored(part.texts) == ["17"]
+    assert transcripts.symbols["normaliser"].startswith("english 1 (transformers ")
+
+
+def test_utterances_of_which_a_normaliser_leaves_nothing_are_counted(tmp_path: Path) -> None:
+    features, problem = planted(10)
+    odd = [replace(problem.tests[""][0], text="?!"), *problem.tests[""][1:]]
+    problem = replace(problem, tests={"": odd})
+    scores = scored(tmp_path, features, problem, epochs=1, weighted=False, normalize="superb")
+    test = scores["1", "test", "cer"]
+    assert (test.n, test.excluded["no text after normalisation"]) == (len(odd) - 1, 1)
+
+
+def test_other_conventions_in_test_are_warned_of(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    features, problem = planted(10)
+    shouted = [replace(item, text=item.text.upper()) for item in problem.tests[""]]
+    problem = replace(problem, tests={"": shouted})
+    scored(tmp_path, features, problem, epochs=1, weighted=False)
+    assert "own: test: 100.0% of the letters are capitals, 0.0% in training" in caplog.text
+    caplog.clear()
+    scored(tmp_path, features, problem, epochs=1, weighted=False, normalize="lower")
+    assert "capitals" not in caplog.text
+
+
+def test_a_normaliser_counts_in_the_hash_and_its_absence_does_not(tmp_path: Path) -> None:
+    plain, none, lower = (
+        open_task(own_task(tmp_path, **settings))
+        for settings in ({}, {"normalize": "none"}, {"normalize": "lower"})
+    )
+    assert "normalize" not in plain.settings.hashed()
+    assert lower.settings.hashed()["normalize"] == "lower 1"
+    assert plain.sha256 == none.sha256 != lower.sha256
+
+
+def test_letters_are_not_normalised_twice(tmp_path: Path) -> None:
+    with pytest.raises(ProbeError, match="'none' with units = 'letters', which normalise already"):
+        open_task(own_task(tmp_path, units="letters", normalize="lower"))
+
+
+def own_task(folder: Path, **settings: Any) -> Path:
+    path = folder / "own.toml"
+    lines = [f"{key} = {json.dumps(value)}" for key, value in settings.items()]
+    path.write_text("\n".join(['kind = "transcribe"', *lines]))
+    return path
 
 
 # --- phones

@@ -6,15 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from probe.data.text_normalisers import letters
 from probe.errors import ProbeError
 from probe.heads.ctc.lexicon import pronounced, read_lexicon
-from probe.heads.ctc.vocabulary import (
-    Vocabulary,
-    edit_distances,
-    frames_needed,
-    letters,
-    symbol_error_rates,
-)
+from probe.heads.ctc.vocabulary import Vocabulary, edit_distances, frames_needed, symbol_error_rates
 
 
 @given(st.lists(st.sampled_from("ab c"), min_size=1, max_size=8).map("".join).filter(str.strip))

@@ -8,8 +8,10 @@ is ignored gives wrong features. Sources: NeMo (``audio_filepath, offset, durati
 (``file_name, transcription``).
 """
 
+import functools
+import operator
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 
@@ -146,14 +148,24 @@ class Columns:
     """What the columns of a table say.
 
     Attributes:
-        names: of the values of each row: meanings, and the names of labels.
-        plain: (name, index) of the values that are taken as they are.
+        plain: name -> index of the values that are taken as they are.
         times: meaning -> the columns of times or channels that have it.
     """
 
-    names: tuple[str, ...]
-    plain: tuple[tuple[str, int], ...]
+    plain: Mapping[str, int]
     times: Mapping[str, Sequence[Column]]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the values of each row: meanings, and the names of labels."""
+        return (*self.plain, *self.times)
+
+    @functools.cached_property
+    def _cells(self) -> Callable[[Sequence[str]], Sequence[str]]:
+        indices = [*self.plain.values()]
+        if len(indices) == 1:
+            return lambda row: [row[indices[0]]]
+        return operator.itemgetter(*indices)
 
     def values(self, row: Sequence[str]) -> dict[str, str]:
         """The values of a row by their names.
@@ -161,7 +173,7 @@ class Columns:
         Raises:
             ValueError: times that are no numbers or contradict each other, in words.
         """
-        values = {name: row[index] for name, index in self.plain}
+        values = dict(zip(self.plain, self._cells(row), strict=True))
         if self.times:
             values |= _part(
                 {meaning: _agreed(columns, row) for meaning, columns in self.times.items()}
@@ -202,7 +214,11 @@ def columns_of(table: Table) -> Columns:
         else:
             problems.append(_refusal(table, index, meaning if unit_s else "unclear", meaning))
     refuse_problems(problems)
-    return Columns((*plain, *times), tuple(plain.items()), times)
+    if [*times] == ["duration_s"] and len(times["duration_s"]) == 1:
+        (column,) = times["duration_s"]
+        if column.unit_s == 1:  # of whole files: nothing to be made of it
+            plain["duration_s"], times = column.index, {}
+    return Columns(plain, times)
 
 
 def meaning_of(column: str) -> tuple[str, Decimal | None]:

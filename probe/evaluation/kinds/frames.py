@@ -66,7 +66,7 @@ from probe.evaluation.questions import Answers, budgets
 from probe.evaluation.tasks import Task
 from probe.heads.ctc.modules import MOST_CONTEXT
 from probe.heads.linear.linear_probe import Solving, fit_strengths
-from probe.heads.linear.weighted_sum import MOST_STEPS, fit_weighted
+from probe.heads.linear.weighted_sum import MOST_STEPS, fit_weighted, logistic_head
 from probe.measures.counts import ratio_counts
 from probe.measures.metrics import ACCURACY
 from probe.records import NO_LAYER
@@ -290,7 +290,7 @@ def _weighted(
         held["train"],
         question.targets["train"],
         task.settings.l2,
-        problem.device,
+        logistic_head(Solving(device=problem.device)),
         problem.progress.step,
     )
     search = [entry(probe, *judge(probe, held["dev"], question.targets["dev"])) for probe in probes]

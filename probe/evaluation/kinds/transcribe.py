@@ -27,13 +27,14 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field, ValidationInfo, field_validator
 
 from probe.data import transcript_checks
 from probe.data.label_budgets import UtteranceBudget
+from probe.data.text_normalisers import NONE, NORMALISERS, Normaliser
 from probe.errors import ProbeError, listed
 from probe.evaluation.dataset import (
     Features,
@@ -89,6 +90,7 @@ class Settings(ProjectedSettings):
     spec_augment: bool = False
     weighted: bool = True
     units: Literal["characters", "letters", "phones"] = "characters"
+    normalize: Literal["none", "lower", "letters", "superb", "english"] = "none"
     lexicon: str = Field("", validate_default=True)
     unknown: Literal["refuse", "symbol", "leave-out"] = "refuse"
     decoding: Literal["greedy", "beam"] = "greedy"
@@ -100,12 +102,22 @@ class Settings(ProjectedSettings):
     controls: Several[Literal["shuffled"]] = ("shuffled",)
     budgets: Several[UtteranceBudget] = ()
 
+    UNHASHED: ClassVar = {**ProjectedSettings.UNHASHED, "normalize": NONE.name}
     FILES = ("lexicon", "words", "lm")
 
     @field_validator("learning_rates")
     @classmethod
     def _own_of_head(cls, rates: tuple[float, ...], info: ValidationInfo) -> tuple[float, ...]:
         return rates or LEARNING_RATES.get(info.data.get("head", ""), ())
+
+    @field_validator("normalize")
+    @classmethod
+    def _once(cls, name: str, info: ValidationInfo) -> str:
+        if name != NONE.name and info.data.get("units") == "letters":
+            raise ValueError(
+                "'none' with units = 'letters', which normalise already; use units = 'characters'"
+            )
+        return name
 
     @field_validator("lexicon")
     @classmethod
@@ -137,6 +149,12 @@ class Settings(ProjectedSettings):
             raise ValueError("a file, here or in words, with decoding = 'beam'")
         return name
 
+    def hashed(self) -> dict[str, Any]:
+        """See `probe.evaluation.kind.Settings`; a normaliser counts with its version."""
+        values = super().hashed()
+        label = NORMALISERS[self.normalize].label
+        return values | ({"normalize": label} if "normalize" in values else {})
+
     @property
     def view(self) -> str:
         """Always whole frames."""
@@ -163,8 +181,9 @@ def run(task: Task[Settings], problem: Problem, features: Features) -> Iterator[
     vocabulary = Vocabulary.of(train.texts, transcripts.separator)
     for part in (dev, *tests):
         transcripts.check_coverage(vocabulary, part)
+        transcripts.check_conventions(train, part)
     if features.ctc and problem.strict and not transcripts.separator:
-        yield from _own_head(features, [dev, *tests], excluded)
+        yield from _own_head(features, [dev, *tests], transcripts.normaliser, excluded)
     own = Heads(task, problem, features, material, train, dev)
     layers = features.layers
     main = _answers(own, weighted=task.settings.weighted)
@@ -368,7 +387,9 @@ class Heads:
             frames = dev_frames if part is self.dev else self._read(layers, part)
             notes = filter(None, [note, _warn_of_short(layer, probe, part, frames)])
             texts = reading.transcribe(frames) if part.rows else []
-            yield from _error_rates(common, part, texts, "; ".join(notes))
+            as_scored = replace(part, texts=transcripts.as_scored(part.texts))
+            texts = transcripts.as_scored(texts)
+            yield from _error_rates(common, as_scored, texts, "; ".join(notes))
 
     @functools.cached_property
     def _decoding(self) -> Decoding:
@@ -411,34 +432,38 @@ def _answers(heads: Heads, weighted: bool = False) -> Answers[Heads, None]:
 
 
 def _own_head(
-    features: Features, parts: Sequence[Part], excluded: dict[str, int]
+    features: Features, parts: Sequence[Part], normaliser: Normaliser, excluded: dict[str, int]
 ) -> Iterator[Score]:
     """The greedy transcripts that the checkpoint's own CTC head gave at extraction: a reference,
-    nothing is trained here.
+    nothing is trained here. Without a normaliser both sides are case-folded.
     """
+    is_none = normaliser is NONE
+    normalised = case_folded if is_none else normaliser.apply
+    name = "case-folded" if is_none else normaliser.source
+    how = name if is_none else f"normalised ({name})"
     alphabet = set(features.ctc["alphabet"].casefold())
     common = {
         "layer": CTC,
         "head": OWN_HEAD,
         "select_by": CER.name,
         "higher_is_better": False,
-        "chosen": {"decoding": "greedy", "normaliser": "case-folded"},
+        "chosen": {"decoding": "greedy", "normaliser": name},
         "excluded": excluded,
     }
     for part in parts:
         if not part.rows:
             continue
-        references = [case_folded(item.text) for item in part.rows]
+        references = [normalised(item.text) for item in part.rows]
         unknown = Counter(
             character for text in references for character in text if character not in alphabet
         )
-        note = "its own head, greedy, both sides case-folded"
-        if unknown:
+        note = f"its own head, greedy, both sides {how}"
+        if unknown and is_none:  # a normaliser writes characters of its own
             note += (
                 f"; {sum(unknown.values())} characters that it cannot write: "
                 f"{listed([repr(item) for item in sorted(unknown)])}"
             )
-        texts = [case_folded(features.of(item).ctc_text or "") for item in part.rows]
+        texts = [normalised(features.of(item).ctc_text or "") for item in part.rows]
         yield from _error_rates(
             common, Part(part.split, part.domain, part.rows, references, [note]), texts
         )

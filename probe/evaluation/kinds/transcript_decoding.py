@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from probe.data.text_normalisers import NORMALISERS, letters
 from probe.evaluation.tasks import Task
 from probe.heads.ctc.beam_search import (
     BeamDecoder,
@@ -17,7 +18,7 @@ from probe.heads.ctc.beam_search import (
     written_words,
 )
 from probe.heads.ctc.ctc_probe import CTCProbe
-from probe.heads.ctc.vocabulary import Vocabulary, letters, symbol_error_rates
+from probe.heads.ctc.vocabulary import Vocabulary, symbol_error_rates
 
 log = logging.getLogger("probe")
 
@@ -60,7 +61,8 @@ def _listed_words(task: Task[Any]) -> list[str]:
 
 
 def _spelling(task: Task[Any]) -> Callable[[str], str]:
-    return letters if task.settings.units == "letters" else str
+    settings = task.settings
+    return letters if settings.units == "letters" else NORMALISERS[settings.normalize]
 
 
 class Decoding:

@@ -9,15 +9,17 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from probe.data.corpus import Utterance
-from probe.data.transcript_checks import Found, described, unseen
+from probe.data.text_normalisers import NONE, NORMALISERS, Normaliser, letters
+from probe.data.transcript_checks import Found, convention_differences, described, unseen
 from probe.errors import ProbeError, listed
 from probe.evaluation.tasks import Task
 from probe.heads.ctc.lexicon import UNKNOWN_PHONE, pronounced, read_lexicon
-from probe.heads.ctc.vocabulary import UNITS, Vocabulary, letters
+from probe.heads.ctc.vocabulary import UNITS, Vocabulary
 
 log = logging.getLogger("probe")
 
 LACKING = "words not in the lexicon"
+NOTHING_LEFT = "no text after normalisation"
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,7 @@ class Transcripts:
 
     Attributes:
         separator: between two symbols, see `probe.heads.ctc.vocabulary.UNITS`.
+        normaliser: of the task.
     """
 
     def __init__(self, task: Task[Any]) -> None:
@@ -54,6 +57,7 @@ class Transcripts:
             task.settings.unknown,
         )
         self.separator = UNITS[self._units]
+        self.normaliser = NORMALISERS[task.settings.normalize]
         self._lexicon_path = task.file("lexicon")
         self._lexicon = read_lexicon(self._lexicon_path) if self._lexicon_path else {}
 
@@ -69,10 +73,17 @@ class Transcripts:
         Raises:
             ProbeError: words that the lexicon lacks, where ``unknown`` is ``refuse``.
         """
+        texts = [self.normaliser(item.text) for item in rows]
+        if self.normaliser is not NONE and (n_empty := texts.count("")):
+            excluded[NOTHING_LEFT] += n_empty
+            rows = [item for item, text in zip(rows, texts, strict=True) if text]
+            texts = list(filter(None, texts))
         if self._units != "phones":
-            texts = [letters(item.text) if self._units == "letters" else item.text for item in rows]
+            texts = list(map(letters, texts)) if self._units == "letters" else texts
             return Part(split, domain, rows, texts)
-        read = [(item, *pronounced(item.text, self._lexicon)) for item in rows]
+        read = [
+            (item, *pronounced(text, self._lexicon)) for item, text in zip(rows, texts, strict=True)
+        ]
         words: dict[str, Found] = {}
         for item, _, lacking in read:
             for word in lacking:
@@ -123,16 +134,38 @@ class Transcripts:
                 "%s: %s: %s not in training: %s", self._task, part.name, what, detail or names
             )
 
+    def check_conventions(self, train: Part, part: Part) -> None:
+        """Warns of case or punctuation that only one of training and another part has."""
+        if self.separator:
+            return
+        for difference in convention_differences(train.texts, part.texts):
+            log.warning(
+                "%s: %s: %s; every such character is an error. Normalise the transcripts, for "
+                "example with normalize = 'lower' or 'letters'.",
+                *(self._task, part.name, difference),
+            )
+
+    def as_scored(self, texts: Sequence[str]) -> list[str]:
+        """Texts, of references or of hypotheses, as they are compared: a normaliser may change what
+        it has written itself, such as 017.
+        """
+        return list(texts if self.separator else map(self.normaliser, texts))
+
     @property
     def symbols(self) -> Mapping[str, Any]:
         """What a record says of the vocabulary."""
         phones = self._units == "phones"
         return {
             "units": self._units,
-            "normaliser": {"characters": "none", "letters": "letters", "phones": "lexicon"}[
-                self._units
-            ],
+            "normaliser": _normaliser_text(self.normaliser, self._units),
             "blank": "index 0",
             "unknown": UNKNOWN_PHONE if phones and self._unknown == "symbol" else "none",
             "boundary": "none" if phones else "space",
         }
+
+
+def _normaliser_text(normaliser: Normaliser, units: str) -> str:
+    """What a record says of the normaliser of a task."""
+    own = {"characters": "", "letters": "letters", "phones": "lexicon"}[units]
+    given = "" if normaliser is NONE else normaliser.source
+    return ", ".join(filter(None, [given, own])) or NONE.name

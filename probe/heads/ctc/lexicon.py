@@ -10,8 +10,8 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
+from probe.data.text_normalisers import letters
 from probe.errors import ProbeError
-from probe.heads.ctc.vocabulary import letters
 
 Lexicon = Mapping[str, tuple[str, ...]]
 

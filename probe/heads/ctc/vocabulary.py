@@ -1,7 +1,8 @@
 """The symbols that a CTC head writes: characters, letters or phones.
 
 * ``characters``: the characters of the transcripts as they are, including the space.
-* ``letters``: the characters of transcripts normalised by `letters`: case-folded letters, digits
+* ``letters``: the characters of transcripts normalised by
+  `probe.data.text_normalisers.letters`: case-folded letters, digits
   and apostrophes, with one space between words.
 * ``phones``: names such as ``AH0``, separated by spaces and without word boundaries
   (`probe.heads.ctc.lexicon`).
@@ -11,7 +12,6 @@ symbol: a symbol that training lacks always counts as an error.
 """
 
 import itertools
-import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -20,7 +20,6 @@ import numpy as np
 BLANK = 0
 # The separator between two symbols in a text, for each unit.
 UNITS = {"characters": "", "letters": "", "phones": " "}
-APOSTROPHES = "'\u2019\u02bc"
 
 
 @dataclass(frozen=True)
@@ -72,24 +71,6 @@ class Vocabulary:
 def split(text: str, separator: str) -> Sequence[str]:
     """Return the symbols of a text: its characters, or its words if spaces separate phones."""
     return text.split() if separator else text
-
-
-def letters(text: str) -> str:
-    """Return the case-folded letters, digits and apostrophes of ``text``, with one space in place
-    of everything else between them.
-
-    >>> letters("Don’t stop – it's 5 p.m.!")
-    "don't stop it's 5 p m"
-    """
-    letters = (_letter(character) for character in unicodedata.normalize("NFC", text.casefold()))
-    return " ".join("".join(letters).split())
-
-
-def _letter(character: str) -> str:
-    if character in APOSTROPHES:
-        return "'"
-    # Marks (M) are parts of letters in many scripts.
-    return character if unicodedata.category(character)[0] in "LMN" else " "
 
 
 def frames_needed(labels: Sequence[int]) -> int:

@@ -340,6 +340,7 @@ def test_manifests_of_speechbrain_are_read_and_data_root_is_replaced(
         ('[{"text": "x"}]', ": no column of paths; found text; expected path"),
         ('[{"path": "a.wav", "split": "x"}]', " entry 1: split 'x'; expected one of train"),
         ("[1, 2]", " entry 1: '1' is no object"),
+        ('{"path": "a\\u0000.wav"}\n', " line 1: .* does not exist"),
     ],
 )
 def test_damaged_json_is_refused_with_its_line(folder: Path, content: str, message: str) -> None:
