@@ -667,8 +667,8 @@ def _recall_counts(item: Labelled, hits: np.ndarray) -> Counts:
     truth = _codes(item.labels, classes)[item.segments]
     predicted = np.where(hits, truth, 1 - truth)
     blocks = [block_of(one.utterance) for one in item.chosen]
-    names = ([classes[i] for i in codes] for codes in (truth, predicted))
-    return class_counts([blocks[i] for i in item.owners], *names, classes)
+    labels, guesses = ([classes[i] for i in codes] for codes in (truth, predicted))
+    return class_counts([blocks[i] for i in item.owners], labels, guesses, classes)
 
 
 KIND = Kind(
