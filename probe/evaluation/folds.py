@@ -140,7 +140,9 @@ def _at_choice(cell: Mapping[str, Score]) -> Score:
     layers = ", ".join(f"{layer} ({n})" for layer, n in n_folds.most_common())
     score = _pooled(cell)
     note = "; ".join(filter(None, [score.note, f"layers that folds chose: {layers}"]))
-    return replace(score, layer=PER_FOLD, statistics={}, note=note)
+    # The settings that were tried stand in the records of the layers; a control may have no others.
+    search = score.search if score.control else ()
+    return replace(score, layer=PER_FOLD, search=search, statistics={}, note=note)
 
 
 def _pooled(cell: Mapping[str, Score]) -> Score:
