@@ -2,7 +2,7 @@
 `probe.measures.uncertainty` as it is.
 
     python benchmarks/coverage.py [--simulations 2000] [--resamples 300] [--jobs 1] [--only
-    accuracy|wer|eer] [--blocks 12,40] python benchmarks/coverage.py --ties|--comparisons
+    accuracy|wer|eer|ccc|uar] [--blocks 12,40] python benchmarks/coverage.py --ties|--comparisons
     [--simulations 2000]
 
 Prints Markdown: one row per score, one column per number of blocks (speakers), in percent; in
@@ -26,7 +26,11 @@ The corpora, drawn anew each time; the truth is that of infinitely many speakers
   of two speakers. A score is normal: a shift of targets, an effect of the speaker on targets
   (standard deviation 0.5), of either speaker on non-targets (0.35 each), of the pair of speakers
   (0.3), of either utterance (0.4 each) and noise (0.6); effects of speakers and pairs twice as
-  large for unlike speakers. The truth is Phi(-shift / (sd of targets + sd of others)).
+  large for unlike speakers. The truth is Phi(-shift / (sd of targets + sd of others));
+* ccc, pearson, r2: a speaker's number is normal (an age) and is predicted as 0.8 of it, with errors
+  of the speaker (standard deviation 0.4) and of the utterance (0.3);
+* uar: three classes with shares 0.7, 0.2 and 0.1; a speaker's recall of a class is Beta(8p, 8 - 8p)
+  with p 0.85, 0.7 and 0.55, wrong answers fall on both other classes alike.
 
 Two models share what makes a speaker, an utterance or a pair hard: of each effect's variance 0.7 is
 common to both.
@@ -42,6 +46,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import betaincinv, ndtr
 
+from probe.measures.block_sums import class_counts, moment_counts
 from probe.measures.comparison import LEVEL, best_and_tied, paired_difference
 from probe.measures.counts import Counts
 from probe.measures.uncertainty import interval
@@ -63,6 +68,7 @@ class Corpus:
 
     counts: list[Counts]
     truth: float
+    metric: str = "eer"  # ratios have one metric
 
 
 def accuracy(
@@ -160,6 +166,48 @@ def eer(
     return Corpus(counts, float(ndtr(-SHIFT / (sd_targets + sd_others))))
 
 
+def number(
+    generator: np.random.Generator,
+    n_blocks: int,
+    n_models: int,
+    sigma: float = 0.5,
+    metric: str = "ccc",
+) -> Corpus:
+    """Numbers of speakers, predicted with errors of speakers and of utterances."""
+    speaker = np.repeat(np.arange(n_blocks), utterances(generator, n_blocks, 20, sigma))
+    truth = generator.standard_normal(n_blocks)[speaker]
+    of_speaker, of_utterance = (effects(generator, n, n_models) for n in (n_blocks, len(speaker)))
+    predicted = 0.8 * truth + 0.4 * of_speaker[:, speaker] + 0.3 * of_utterance
+    noise = 0.4**2 + 0.3**2
+    values = {
+        "ccc": 2 * 0.8 / (1 + 0.8**2 + noise),
+        "pearson": 0.8 / np.sqrt(0.8**2 + noise),
+        "r2": 1 - 0.2**2 - noise,
+    }
+    blocks = [f"speaker {i}" for i in speaker]
+    counts = [moment_counts(blocks, truth, guesses) for guesses in predicted]
+    return Corpus(counts, values[metric], metric)
+
+
+def classes(
+    generator: np.random.Generator, n_blocks: int, n_models: int, sigma: float = 0.5
+) -> Corpus:
+    """Three classes, a common one that is recognised well and two rare ones."""
+    recalls = np.array([0.85, 0.7, 0.55])
+    speaker = np.repeat(np.arange(n_blocks), utterances(generator, n_blocks, 20, sigma))
+    truth = generator.choice(3, size=len(speaker), p=[0.7, 0.2, 0.1])
+    at_most = ndtr(np.stack([effects(generator, n_blocks, n_models) for _ in recalls], axis=2))
+    rates = betaincinv(8 * recalls, 8 - 8 * recalls, at_most)
+    blocks, known = [f"speaker {i}" for i in speaker], ["a", "b", "c"]
+    counts = []
+    for of_model in rates:
+        is_right = generator.random(len(speaker)) < of_model[speaker, truth]
+        guesses = (truth + np.where(is_right, 0, generator.integers(1, 3, len(speaker)))) % 3
+        names_of = [[known[i] for i in values] for values in (truth, guesses)]
+        counts.append(class_counts(blocks, *names_of, known))
+    return Corpus(counts, float(recalls.mean()), "uar")
+
+
 def utterances(
     generator: np.random.Generator, n_blocks: int, typical: int, sigma: float, least: int = 1
 ) -> NDArray[np.int64]:
@@ -201,8 +249,12 @@ SCORES: dict[str, Callable[..., Corpus]] = {
     "accuracy of 95 %": partial(accuracy, typical=0.95),
     "accuracy of 99 %": partial(accuracy, typical=0.99),
     "eer, unlike speakers": partial(eer, speakers=2.0),
+    "ccc": number,
+    "pearson": partial(number, metric="pearson"),
+    "r2": partial(number, metric="r2"),
+    "uar": classes,
 }
-USUAL = ("accuracy", "wer", "eer")
+USUAL = ("accuracy", "wer", "eer", "ccc", "uar")
 BLOCKS = (7, 12, 20, 40, 200)
 OF_DIFFERENCES = (12, 20, 40)
 Measure = Callable[[Corpus], tuple[Ends, float]]  # the interval, and the truth that it should hold
@@ -210,12 +262,14 @@ Measure = Callable[[Corpus], tuple[Ends, float]]  # the interval, and the truth 
 
 def of_value(corpus: Corpus, n_resamples: int = 300) -> tuple[Ends, float]:
     """The interval of the first model's score."""
-    return interval(corpus.counts[0], n_resamples=n_resamples), corpus.truth
+    ends = interval(corpus.counts[0], n_resamples=n_resamples, metric=corpus.metric)
+    return ends, corpus.truth
 
 
 def of_difference(corpus: Corpus, n_resamples: int = 300) -> tuple[Ends, float]:
     """The interval of the difference of two models that are equally good."""
-    found = paired_difference(corpus.counts[0], corpus.counts[1], n_resamples=n_resamples)
+    about = {"n_resamples": n_resamples, "metric": corpus.metric}
+    found = paired_difference(corpus.counts[0], corpus.counts[1], **about)
     return (None if found.low is None or found.high is None else (found.low, found.high)), 0.0
 
 

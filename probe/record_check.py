@@ -21,8 +21,9 @@ import numpy as np
 
 from probe.errors import ProbeError
 from probe.files import canonical_json
-from probe.measures.counts import is_trials, value_of
-from probe.measures.metrics import METRICS, metric_of
+from probe.measures.block_sums import CELLS, MOMENTS
+from probe.measures.counts import FORMS, NAMES, Counts, Form, form_of, value_of
+from probe.measures.metrics import METRICS, Metric, metric_of
 from probe.measures.uncertainty import interval
 from probe.records import (
     CHOICE,
@@ -46,7 +47,7 @@ LARGEST = 2**53  # floats do not tell larger whole numbers apart
 # Values and intervals differ by less between versions of numpy, which add up in another order.
 TOLERANCE = 1e-9
 ROUNDED = 1e-3  # shares of layers are written with six digits
-CONTROLS = ("", "majority", "shuffled", "types")
+CONTROLS = ("", "majority", "mean", "shuffled", "types")
 
 ABOUT = ("model", "task", "corpus", "condition")
 Faults = Iterator[tuple[str, object, str]]  # field, what was found, what was expected
@@ -127,7 +128,7 @@ def check_records(paths: Sequence[Path]) -> tuple[int, list[Finding]]:
     others, intervals = Others(), Intervals()
     n_lines = 0
     for file in (file for path in paths for file in files_of(path)):
-        columns: dict[str, np.ndarray] = {}
+        columns: dict[str, bytes] = {}
         lines = lines_of(file)
         findings += _faults_of_outcomes(file, lines[:1])
         for number, line in enumerate(lines, start=1):
@@ -168,11 +169,7 @@ def renew_intervals(paths: Sequence[Path]) -> tuple[int, int]:
 
 
 def _faults_of_line(
-    line: bytes,
-    columns: dict[str, np.ndarray],
-    where: str,
-    others: "Others",
-    intervals: "Intervals",
+    line: bytes, columns: dict[str, bytes], where: str, others: "Others", intervals: "Intervals"
 ) -> Faults:
     try:
         record = record_of(line, columns)
@@ -223,11 +220,13 @@ def values_of(record: Record) -> Faults:
         if not holds(getattr(record, name)):
             yield name, getattr(record, name), expected
     metric = metric_of(record.metric)
-    most = metric.highest
-    bounds = f"0 to {most:g}" if most < math.inf else "0 or more"
+    least, most = metric.lowest, metric.highest
+    bounds = f"{least:g} to {most:g}" if most < math.inf else f"{least:g} or more"
+    if least == -math.inf:
+        bounds = f"{most:g} or less"
     value, low, high = record.value, record.low, record.high
     for name, number in (("value", value), ("low", low), ("high", high)):
-        if number is not None and not 0 <= number <= most:
+        if number is not None and not least <= number <= most:
             yield name, number, f"{bounds} for {record.metric}"
     if (low is None) != (high is None) or (value is None and low is not None):
         yield "low, high", [low, high], "both or neither, and neither without a value"
@@ -260,17 +259,18 @@ def counts_of(record: Record, intervals: "Intervals") -> Faults:
     if fault := _form_of_counts(counts, whole=metric.counts != "amounts"):
         yield "counts", *fault
         return
+    form = form_of(counts)
     n_blocks = len(counts["block"])
     if n_blocks != record.n_blocks:
         yield "n_blocks", record.n_blocks, f"{n_blocks}, the number of blocks in counts"
     for column, values in record.groups.items():
         if len(values) != n_blocks:
             yield "groups", {column: len(values)}, f"a value for each of {n_blocks} blocks"
-    if is_trials(counts) != metric.of_trials:
-        expected = "trials for detection measures, a ratio of sums for all else"
+    if form != _expected_form(metric):
+        expected = f"{NAMES[_expected_form(metric)]} for {record.metric}"
         yield "counts", sorted(counts), expected
         return
-    n = len(counts["target"]) if metric.of_trials else sum(counts["denominator"])
+    n = _scored(counts, form)
     if record.n != n and metric.counts != "errors":
         yield "n", record.n, f"{n}, by the counts"
     if metric.counts == "hits":
@@ -278,6 +278,19 @@ def counts_of(record: Record, intervals: "Intervals") -> Faults:
         if any(hits > total for hits, total in pairs):
             yield "counts", counts["numerator"], "at most the denominators, in an accuracy"
     yield from _recomputed(record, intervals)
+
+
+def _expected_form(metric: Metric) -> Form:
+    """The form of the counts of a metric's records."""
+    forms: dict[str, Form] = {"trials": "trials", "moments": "moments", "classes": "classes"}
+    return forms.get(metric.counts, "ratio")
+
+
+def _scored(counts: Counts, form: Form) -> int:
+    """How many utterances, words or trials were scored."""
+    if form == "trials":
+        return len(counts["target"])
+    return int(np.sum(counts["denominator" if form == "ratio" else "n"]))
 
 
 def _recomputed(record: Record, intervals: "Intervals") -> Faults:
@@ -301,16 +314,20 @@ def _recomputed(record: Record, intervals: "Intervals") -> Faults:
 def _form_of_counts(counts: dict[str, Any], whole: bool) -> tuple[object, str] | None:
     """What is wrong with the form of counts, and what was expected."""
     try:
-        trials = is_trials(counts)
+        form = form_of(counts)
     except ProbeError:
-        return sorted(counts), "block, numerator, denominator; or block, enroll, test, target, rank"
+        return sorted(counts), "; or ".join(", ".join(sorted(keys)) for keys in FORMS.values())
     block = counts["block"]
     is_list = isinstance(block, list) and all(isinstance(name, str) for name in block)
     if not is_list or block != sorted(
         {name for name in block if re.fullmatch("[0-9a-f]{12}", name)}
     ):
         return block, "blocks of 12 hex digits, each once, in order"
-    return _form_of_trials(counts) if trials else _form_of_sums(counts, whole)
+    if form == "trials":
+        return _form_of_trials(counts)
+    if form == "ratio":
+        return _form_of_sums(counts, whole)
+    return _form_of_moments(counts) if form == "moments" else _form_of_classes(counts)
 
 
 def _form_of_sums(counts: dict[str, Any], whole: bool) -> tuple[object, str] | None:
@@ -346,6 +363,35 @@ def _form_of_trials(counts: dict[str, Any]) -> tuple[object, str] | None:
     ranks = np.unique(counts["rank"])
     is_dense = len(ranks) and ranks[-1] == len(ranks) - 1
     return None if is_dense else ({"rank": ranks.tolist()}, "dense ranks, 0 the lowest")
+
+
+def _form_of_moments(counts: dict[str, Any]) -> tuple[object, str] | None:
+    columns = {name: counts[name] for name in MOMENTS}
+    lengths = {name: len(column) for name, column in columns.items()}
+    if set(lengths.values()) != {len(counts["block"])}:
+        return lengths, "one entry a block"
+    for name, column in columns.items():
+        if not np.isfinite(column).all():
+            return {name: "not finite"}, "finite sums"
+    if counts["n"].min(initial=1) < 1:
+        return {"n": int(counts["n"].min())}, "1 utterance or more in each block"
+    return None
+
+
+def _form_of_classes(counts: dict[str, Any]) -> tuple[object, str] | None:
+    classes = counts["class"]
+    is_list = isinstance(classes, list) and all(isinstance(name, str) for name in classes)
+    if not is_list or len(set(classes)) < len(classes):
+        return classes, "names of classes, each once"
+    lengths = {name: len(counts[name]) for name in CELLS}
+    if len(set(lengths.values())) > 1:
+        return lengths, "one entry a cell"
+    limits = [len(counts["block"]), len(classes), len(classes), LARGEST]
+    for name, limit, least in zip(CELLS, limits, (0, 0, 0, 1), strict=True):
+        column = counts[name]
+        if len(column) and not (column.min() >= least and column.max() < limit):
+            return {name: [int(column.min()), int(column.max())]}, f"{least} to {limit - 1}"
+    return None
 
 
 def search_of(record: Record) -> Faults:

@@ -5,16 +5,20 @@ A record says everything needed to repeat, recompute and compare one number: wha
 per block of utterances, the search it came from, and what it was computed with. Values are
 fractions; tables turn them into percent.
 
-Counts come in two forms, told apart by their keys:
+Counts come in four forms, told apart by their keys:
 
 * a ratio of sums (accuracy, WER, CER): ``block`` (hashed speaker names), ``numerator`` and
   ``denominator``, one entry a block;
 * trials (EER, minDCF): ``block``, and one entry a trial in ``enroll`` and ``test`` (positions in
   ``block``), ``target`` (0 or 1) and ``rank`` (dense rank of the score, ascending). The EER depends
-  on the scores through their ranks only, so nothing is lost. On disk these four are text: base64 of
-  zlib of little-endian int32; one that stood in an earlier line of the file already (the list is
-  the same for every layer, the ranks for every metric) is written as `SAME` and 16 digits of that
-  text's sha256.
+  on the scores through their ranks only, so nothing is lost;
+* moments of true and predicted numbers (concordance, correlations), see
+  `probe.measures.block_sums.moment_counts`;
+* classes (averages over classes), see `probe.measures.block_sums.class_counts`.
+
+On disk the columns in `PACKED` are text: base64 of zlib of little-endian int32 or float64; one that
+stood in an earlier line of the file already (the list is the same for every layer, the ranks for
+every metric) is written as `SAME` and 16 digits of that text's sha256.
 """
 
 import base64
@@ -97,15 +101,16 @@ class Record:
             tested on; None where nothing was drawn, or with different seeds.
         train_domain, test_domain: empty unless the task crosses domains.
         control: empty for the task itself; what stands in its place as a baseline: ``majority``
-            (always the most frequent training label), ``shuffled`` (trained on shuffled labels),
-            ``types`` (labels drawn at random for each type, Hewitt & Liang 2019).
+            (always the most frequent training label), ``mean`` (always the mean of the training
+            labels), ``shuffled`` (trained on shuffled labels), ``types`` (labels drawn at random
+            for each type, Hewitt & Liang 2019).
         budget: the training labels that were used, such as ``10m`` or ``5/class``; empty for all.
         n_train: utterances, or frames, that were trained on; 0 where nothing was.
         split: ``dev``, ``test``, or ``train`` for an online code, which is of the training labels.
         seed: of the head's training and of the bootstrap.
-        metric: ``accuracy``, ``wer``, ``cer``, ``eer``, ``min_dcf_0.01``; ``codelength`` in bits
-            per label.
-        value: fraction (bits of a codelength), or None where the score cannot be had (``note`` says
+        metric: ``accuracy``, ``wer``, ``cer``, ``eer``, ``min_dcf_0.01``, ``ccc``; ``codelength``
+            in bits per label; ``mae`` in the label's unit.
+        value: fraction, coefficient or amount, or None where the score cannot be had (``note`` says
             why).
         low, high: 95 % interval, None where there are too few blocks.
         n: utterances or trials.
@@ -220,6 +225,14 @@ CHOICE = [
     *["head", "train_domain", "budget"],
 ]
 PER_TRIAL = {"enroll", "test", "target", "rank"}
+# Columns of counts that are written as text -> their type. They are written and read in this order,
+# since a column may repeat another one of the same line.
+PACKED = {
+    **dict.fromkeys(sorted(PER_TRIAL), "<i4"),
+    **dict.fromkeys(("at", "true_class", "predicted_class", "n"), "<i4"),
+    **dict.fromkeys(("truth", "predicted", "truth_squares"), "<f8"),
+    **dict.fromkeys(("predicted_squares", "products"), "<f8"),
+}
 SAME = "sha256:"
 # Half a surrogate pair is no character; encoding it again finds it.
 HALF_CHARACTER = re.compile(rb"\\u[dD][89a-fA-F]")
@@ -321,36 +334,35 @@ def _packed(counts: Mapping[str, Any], written: dict[str, str]) -> dict[str, Any
             counts.
     """
     packed = dict(counts)
-    for column in counts.keys() & PER_TRIAL:
-        text = base64.b64encode(
-            zlib.compress(np.asarray(counts[column], "<i4").tobytes(), 9)
-        ).decode()
+    for column in filter(counts.__contains__, PACKED):
+        array = np.asarray(counts[column], PACKED[column])
+        text = base64.b64encode(zlib.compress(array.tobytes(), 9)).decode()
         name = _name_of(text)
         packed[column] = name if name in written else text
         written[name] = text
     return packed
 
 
-def _unpacked(counts: Mapping[str, Any], read: dict[str, np.ndarray]) -> dict[str, Any]:
-    """Counts as they are read: (trial,) int32 arrays instead of text.
+def _unpacked(counts: Mapping[str, Any], read: dict[str, bytes]) -> dict[str, Any]:
+    """Counts as they are read: arrays instead of text.
 
     Args:
-        read: name -> column of those that stood in the file so far; receives those of these counts.
+        read: name -> bytes of the columns that stood in the file so far; receives those of these
+            counts.
 
     Raises:
         ValueError, zlib.error: a text that `_packed` did not write, or the name of one that is not
             in an earlier line.
     """
     unpacked = dict(counts)
-    for column in counts.keys() & PER_TRIAL:
+    for column in filter(counts.__contains__, PACKED):
         text = counts[column]
         if not text.startswith(SAME):
-            read[_name_of(text)] = np.frombuffer(
-                zlib.decompress(base64.b64decode(text, validate=True)), "<i4"
-            )
+            read[_name_of(text)] = zlib.decompress(base64.b64decode(text, validate=True))
         elif text not in read:
             raise ValueError(f"{column} is {text}, which no earlier line of the file holds")
-        unpacked[column] = read[text if text.startswith(SAME) else _name_of(text)]
+        content = read[text if text.startswith(SAME) else _name_of(text)]
+        unpacked[column] = np.frombuffer(content, PACKED[column])
     return unpacked
 
 
@@ -397,7 +409,7 @@ def iterate_records(path: Path | str) -> Iterator[Record]:
 def _values(path: Path | str) -> Iterator[dict[str, Any]]:
     """The fields of `iterate_records`' records."""
     for file in files_of(path):
-        columns: dict[str, np.ndarray] = {}
+        columns: dict[str, bytes] = {}
         for number, line in enumerate(lines_of(file), start=1):
             try:
                 values = _values_of(line, columns)
@@ -431,12 +443,12 @@ def lines_of(file: Path) -> list[bytes]:
     return file.read_bytes().splitlines()
 
 
-def record_of(line: bytes, columns: dict[str, np.ndarray]) -> Record:
+def record_of(line: bytes, columns: dict[str, bytes]) -> Record:
     """The record in a line. Of its values nothing is known yet, see `probe.record_check`.
 
     Args:
-        columns: name -> column of counts that stood in earlier lines of the file; receives those of
-            this line.
+        columns: name -> bytes of columns of counts that stood in earlier lines of the file;
+            receives those of this line.
 
     Raises:
         ProbeError: no record, one of another format version, with other fields, or with counts that
@@ -445,7 +457,7 @@ def record_of(line: bytes, columns: dict[str, np.ndarray]) -> Record:
     return Record(**_values_of(line, columns))
 
 
-def _values_of(line: bytes, columns: dict[str, np.ndarray]) -> dict[str, Any]:
+def _values_of(line: bytes, columns: dict[str, bytes]) -> dict[str, Any]:
     try:
         values = json.loads(line)
         if HALF_CHARACTER.search(line):

@@ -23,6 +23,7 @@ from probe.errors import ProbeError, listed
 from probe.evaluation.dataset import Score
 from probe.evaluation.tasks import Task
 from probe.measures.counts import pooled_counts
+from probe.measures.metrics import metric_of
 from probe.records import NO_LAYER, PER_FOLD, WEIGHTED
 
 log = logging.getLogger("probe")
@@ -153,9 +154,14 @@ def _pooled(cell: Mapping[str, Score]) -> Score:
     for score in scores:
         excluded |= Counter(score.excluded)
     shared = [score.shared_speakers for score in scored]
+    counts, note = None, _joined_notes(cell)
+    if scored and metric_of(scores[0].metric).of_trials:
+        note = "a metric of ranks is not pooled over folds, whose heads differ"
+    elif scored:
+        counts = pooled_counts([dict(score.counts or {}) for score in scored])
     return replace(
         scores[0],
-        counts=pooled_counts([dict(score.counts or {}) for score in scored]) if scored else None,
+        counts=counts,
         n=sum(score.n for score in scores),
         n_train=round(float(np.mean([score.n_train for score in scores]))),
         chosen=_common([score.chosen for score in scores]),
@@ -164,7 +170,7 @@ def _pooled(cell: Mapping[str, Score]) -> Score:
         layer_weights=_means([score.layer_weights for score in scores]),
         statistics=_means([score.statistics for score in scores]),
         excluded=dict(excluded),
-        note=_joined_notes(cell),
+        note=note,
         outcomes=_with_folds(cell, lambda score: score.outcomes),
         shared_speakers=(
             frozenset().union(*(names for names in shared if names is not None))

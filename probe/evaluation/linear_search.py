@@ -6,7 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from probe.heads.linear.linear_probe import LinearProbe, Solving, fit_strengths
+from probe.errors import ProbeError
+from probe.heads.linear.linear_probe import SOLVING, LinearProbe, Solving, fit_strengths
+from probe.measures.block_sums import class_counts
+from probe.measures.counts import trial_counts, value_of
+from probe.measures.metrics import ACCURACY, AUC
 
 # Rows that are judged by blocks are so many at a time: a product's last bits depend on how many
 # rows it has.
@@ -32,40 +36,89 @@ class Chosen:
         ]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Search:
+    """What is tried, and how dev picks one.
+
+    Attributes:
+        strengths: of the l2 penalty.
+        standardize: whether rows are standardised with training statistics.
+        metric: whose best dev value picks; of classes, higher is better.
+        solving: see `probe.heads.linear.linear_probe.Solving`.
+    """
+
+    strengths: Sequence[float]
+    standardize: bool = True
+    metric: str = ACCURACY.name
+    solving: Solving = SOLVING
+
+
 def search_strengths(
     rows: np.ndarray,
     labels: Sequence[str],
     dev_rows: np.ndarray,
     dev_labels: Sequence[str],
-    strengths: Sequence[float],
-    standardize: bool = True,
-    device: str = "cpu",
+    search: Search,
     tick: Callable[[], Any] = lambda: None,
 ) -> Chosen:
-    """Fits every strength on (row, dim) and takes the best dev accuracy; among equals the lowest
-    dev cross-entropy.
+    """Fits every strength on (row, dim) and takes the best dev value; among equals the lowest dev
+    cross-entropy.
     """
-    solving = Solving(device=device)
-    probes = fit_strengths(rows, np.array(labels), strengths, standardize, solving, tick=tick)
-    search = [on_dev(probe, dev_rows, dev_labels) for probe in probes]
-    return Chosen(probes[best_of(search)], search, probes)
-
-
-def best_of(search: Sequence[dict[str, Any]]) -> int:
-    """The entry that dev picks."""
-    return min(
-        range(len(search)),
-        key=lambda i: (-search[i]["dev_accuracy"], search[i]["dev_cross_entropy"]),
+    probes = fit_strengths(
+        *(rows, np.array(labels), search.strengths, search.standardize, search.solving), tick=tick
     )
+    tried = [on_dev(probe, dev_rows, dev_labels, search.metric) for probe in probes]
+    return Chosen(probes[best_of(tried, search.metric)], tried, probes)
 
 
-def on_dev(probe: Any, rows: Any, labels: Sequence[str]) -> dict[str, Any]:
+def best_of(search: Sequence[dict[str, Any]], metric: str = ACCURACY.name) -> int:
+    """The entry that dev picks; one without a value only where none has one."""
+
+    def rank(position: int) -> tuple[float, float]:
+        value = search[position][f"dev_{metric}"]
+        return np.inf if value is None else -value, search[position]["dev_cross_entropy"]
+
+    return min(range(len(search)), key=rank)
+
+
+def on_dev(
+    probe: Any, rows: Any, labels: Sequence[str], metric: str = ACCURACY.name
+) -> dict[str, Any]:
     """One strength's entry of the search, of a probe that reads ``rows``.
 
-    Labels that the probe does not know are errors, and have no cross-entropy.
+    Labels that the probe does not know are errors, and have no cross-entropy. The value of a metric
+    that is undefined on these rows is None.
     """
     truth = np.array(labels)
-    return entry(probe, *judge(probe, rows, truth))
+    line = entry(probe, *judge(probe, rows, truth))
+    if metric != ACCURACY.name:
+        try:
+            line[f"dev_{metric}"] = _value(metric, probe, rows, truth)
+        except ProbeError:
+            line[f"dev_{metric}"] = None
+    return line
+
+
+def _value(metric: str, probe: Any, rows: Any, truth: np.ndarray) -> float:
+    """A probe's value of a metric on (row,) labels.
+
+    Raises:
+        ProbeError: it is undefined.
+    """
+    block = ["dev"] * len(truth)
+    if metric == AUC.name:
+        target = truth == probe.classes_[1]
+        return value_of(trial_counts(block, block, target, log_odds(probe, rows)), metric)
+    classes = np.union1d(probe.classes_, truth).tolist()
+    guesses = [str(guess) for guess in probe.predict(rows)]
+    return value_of(class_counts(block, truth.tolist(), guesses, classes), metric)
+
+
+def log_odds(probe: Any, rows: Any) -> np.ndarray:
+    """(row,) log odds of the second of two classes."""
+    both = probe.predict_log_proba(rows)
+    odds: np.ndarray = both[:, 1] - both[:, 0]
+    return odds
 
 
 def entry(probe: Any, hits: np.ndarray, log_probabilities: np.ndarray) -> dict[str, Any]:

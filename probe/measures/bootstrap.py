@@ -5,12 +5,12 @@ for confidence intervals in ASR performance evaluation"; blocks instead of utter
 utterances of one speaker correlate, Liu et al. 2019, arXiv 1912.09508.
 
 Conventions: B blocks are drawn with replacement B times, so each has a weight 0, 1, 2 ... in a
-resample. A ratio's sums are weighted by it. A trial counts weight[enroll] * weight[test] times, as
-if each draw of a speaker were a new speaker; where both ends are the same block it counts
-weight[block] times, for a draw brings each trial within the block once. Random numbers come from
-the seed and the number of blocks alone: scores of the same blocks share their resamples, so a
-difference taken resample by resample is paired. Resamples without a value (no target drawn,
-denominators 0) are NaN and left out.
+resample. The sums of a ratio, of moments or of classes are weighted by it. A trial counts
+weight[enroll] * weight[test] times, as if each draw of a speaker were a new speaker; where both
+ends are the same block it counts weight[block] times, for a draw brings each trial within the block
+once. Random numbers come from the seed and the number of blocks alone: scores of the same blocks
+share their resamples, so a difference taken resample by resample is paired. Resamples without a
+value (no target drawn, denominators 0) are NaN and left out.
 """
 
 import functools
@@ -25,16 +25,19 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import stdtrit
 
 from probe.errors import ProbeError
+from probe.measures.block_sums import block_sums, sum_metric
 from probe.measures.counts import (
     Counts,
+    form_of,
     highest_value,
     independent_units,
     is_trials,
     per_seed,
     trial_metric,
+    utterances_of,
     value_of,
 )
-from probe.measures.metrics import EER
+from probe.measures.metrics import EER, metric_of
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -60,10 +63,18 @@ def effective_blocks(counts: Counts) -> float:
     """
     counts = per_seed(counts)[0]
     if not is_trials(counts):
-        return _effective(counts["denominator"])
+        return _effective(block_sizes(counts))
     ends = np.array([counts["enroll"], counts["test"]], np.int64)
     target = np.array(counts["target"], bool)
     return min(_effective(np.bincount(ends[:, kind].ravel())) for kind in (target, ~target))
+
+
+def block_sizes(counts: Counts) -> Floats:
+    """(block,) what each block weighs: denominators, or utterances."""
+    form = form_of(counts)
+    if form == "classes":
+        return block_sums(counts)[:, : len(counts["class"])].sum(axis=1)
+    return np.asarray(counts["denominator" if form == "ratio" else "n"], np.float64)
 
 
 def _effective(sizes: ArrayLike) -> float:
@@ -84,7 +95,7 @@ def resamples(
             )
         )
     weights = block_weights(len(counts["block"]), seed, n_resamples)
-    values = _trial_values(counts, metric) if is_trials(counts) else _ratio_values(counts)
+    values = (_trial_values if is_trials(counts) else _sum_values)(counts, metric)
     return np.concatenate([np.empty(0), *map(values, weights)])
 
 
@@ -111,16 +122,15 @@ def _draws(n_blocks: int, seed: int, n_resamples: int) -> Iterator[Ints]:
         yield np.bincount(drawn.ravel(), minlength=drawn.size).reshape(drawn.shape)
 
 
-def _ratio_values(counts: Counts) -> Callable[[Ints], Floats]:
-    """Return a function from (resample, block) weights to (resample,) ratios; sums of integers are
+def _sum_values(counts: Counts, metric: str) -> Callable[[Ints], Floats]:
+    """Return a function from (resample, block) weights to (resample,) values; sums of integers are
     exact in float64.
     """
-    amounts = [np.array(counts[name], np.float64) for name in ("numerator", "denominator")]
+    columns, function = block_sums(counts).T.copy(), sum_metric(counts, metric)
 
     def values(weights: Ints) -> Floats:
-        numerator, denominator = (weights.astype(np.float64) @ of_block for of_block in amounts)
-        none = np.full(len(weights), np.nan)
-        return np.divide(numerator, denominator, out=none, where=denominator > 0)
+        weights = weights.astype(np.float64)
+        return function(np.stack([weights @ of_block for of_block in columns], axis=1))
 
     return values
 
@@ -345,14 +355,13 @@ def sample_score(
         ProbeError: the counts have no value.
     """
     spread = counts if over is None else _over_blocks(counts, over)
-    shared = ("block", "denominator", "enroll", "test", "target") if over is None else ("block",)
-    identity = [np.asarray(spread[name]).tolist() for name in shared if name in spread]
+    identity = utterances_of(spread) if over is None else tuple(spread["block"])
     return SampledScore(
         value_of(counts, metric),
         resamples(spread, seed, N_RESAMPLES, metric),
         effective_blocks(counts),
         hashlib.sha256(repr(identity).encode()).hexdigest(),
-        0.0,
+        metric_of(metric).lowest,
         highest_value(counts),
         independent_units(counts, metric),
         over is not None,
@@ -363,11 +372,14 @@ def _over_blocks(counts: Counts, over: Sequence[str]) -> Counts:
     """Return the same counts over more blocks."""
     place = {name: index for index, name in enumerate(over)}
     places = np.array([place[name] for name in counts["block"]], np.int64)
-    if is_trials(counts):
+    form = form_of(counts)
+    if form == "trials":
         moved = {end: places[np.asarray(counts[end], np.int64)] for end in ("enroll", "test")}
         return {**counts, **moved, "block": list(over)}
-    wider: dict[str, list[Any]] = {name: [0] * len(over) for name in ("numerator", "denominator")}
+    if form == "classes":
+        return {**counts, "at": places[np.asarray(counts["at"], np.int64)], "block": list(over)}
+    wider: dict[str, list[Any]] = {name: [0] * len(over) for name in counts if name != "block"}
     for name, values in wider.items():
         for index, amount in zip(places, counts[name], strict=True):
             values[index] = amount
-    return {**counts, **wider, "block": list(over)}
+    return {**wider, "block": list(over)}

@@ -24,7 +24,7 @@ from scipy.special import stdtr
 from probe.brief import brief, counted, figure
 from probe.measures.bootstrap import CONFIDENCE, N_RESAMPLES, resamples, student_quantiles
 from probe.measures.counts import Counts, check_same_utterances, highest_value
-from probe.measures.metrics import EER
+from probe.measures.metrics import EER, metric_of
 from probe.measures.uncertainty import MeasuredScores, measure
 
 Floats = NDArray[np.float64]
@@ -97,7 +97,9 @@ def paired_difference(
     resampled = np.subtract(*(resamples(counts, seed, n_resamples, metric) for counts in (a, b)))
     valid = resampled[np.isfinite(resampled)]
     probability = float(np.mean(valid > 0) + np.mean(valid == 0) / 2)
-    low, high = max(-highest_value(b), difference - half), min(highest_value(a), difference + half)
+    lowest = metric_of(metric).lowest
+    low = max(lowest - highest_value(b), difference - half)
+    high = min(highest_value(a) - lowest, difference + half)
     return Paired(difference, low, high, probability, p, n_blocks)
 
 

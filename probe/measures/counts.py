@@ -1,9 +1,10 @@
-"""Counts: what a value derives from, in the two forms that records hold.
+"""Counts: what a value derives from, in the forms that records hold.
 
 Aim: enough to recompute a value, its interval and its difference from another score, without names
-and without outcomes. `probe.records` describes the forms: a ratio of sums (accuracy, WER, CER) and
-trials (EER, minDCF). A third form, `several`, holds the counts of several trainings on the same
-utterances; its value is the mean of theirs. Tables make it; no record holds it.
+and without outcomes. `probe.records` describes the forms: a ratio of sums (accuracy, WER, CER),
+trials (EER, minDCF), and moments and classes, whose sums `probe.measures.block_sums` makes. Another
+form, `several`, holds the counts of several trainings on the same utterances; its value is the mean
+of theirs. Tables make it; no record holds it.
 
 Conventions: a block is a set of utterances that stand or fall together, all of one speaker; where
 no speaker is known, each utterance is its own block. Names come in plain and leave hashed; blocks
@@ -13,17 +14,42 @@ are sorted by their hashes, whatever the order of the utterances. Everything is 
 
 from collections import defaultdict
 from collections.abc import Hashable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from probe.errors import ProbeError
+from probe.measures.block_sums import (
+    CELLS,
+    MOMENTS,
+    block_sums,
+    class_units,
+    pooled_classes,
+    sum_metric,
+)
 from probe.measures.detection import TRIAL_METRICS, TrialMetric, cumulative_trials, ranked
 from probe.measures.metrics import EER, metric_of
 from probe.records import hashed_block
 
 Counts = dict[str, Any]
+Form = Literal["ratio", "trials", "moments", "classes"]
+
+# The keys of each form.
+FORMS: dict[Form, set[str]] = {
+    "ratio": {"block", "numerator", "denominator"},
+    "trials": {"block", "enroll", "test", "target", "rank"},
+    "moments": {"block", *MOMENTS},
+    "classes": {"block", "class", *CELLS},
+}
+NAMES: dict[Form, str] = {
+    "ratio": "a ratio of sums",
+    "trials": "trials",
+    "moments": "moments of numbers",
+    "classes": "sums of classes",
+}
+# What scores of the same utterances do not share.
+OF_SCORES = {"numerator", "rank", "predicted", "predicted_squares", "products"}
 
 
 def ratio_counts(blocks: Sequence[str], numerator: ArrayLike, denominator: ArrayLike) -> Counts:
@@ -117,17 +143,18 @@ def pooled_counts(parts: Sequence[Counts]) -> Counts:
     """
     if any(is_trials(part) for part in parts):
         raise ProbeError("trials of several folds cannot be pooled: each pairs rows of one fold.")
-    sums: dict[str, list[Any]] = defaultdict(lambda: [0, 0])
+    if "class" in parts[0]:
+        return pooled_classes(parts)
+    names = [name for name in parts[0] if name != "block"]
+    sums: dict[str, list[Any]] = defaultdict(lambda: [0] * len(names))
     for part in parts:
-        for digest, *pair in zip(
-            part["block"], part["numerator"], part["denominator"], strict=True
-        ):
-            sums[digest] = [sum(numbers) for numbers in zip(sums[digest], pair, strict=True)]
+        for digest, *amounts in zip(part["block"], *(part[name] for name in names), strict=True):
+            sums[digest] = [sum(pair) for pair in zip(sums[digest], amounts, strict=True)]
     block = sorted(sums)
+    columns = list(zip(*(sums[digest] for digest in block), strict=True))
     return {
         "block": block,
-        "numerator": [sums[digest][0] for digest in block],
-        "denominator": [sums[digest][1] for digest in block],
+        **{name: list(column) for name, column in zip(names, columns, strict=True)},
     }
 
 
@@ -151,14 +178,28 @@ def per_seed(counts: Counts) -> list[Counts]:
 
 def utterances_of(counts: Counts) -> tuple[Hashable, ...]:
     """A key that scores of the same utterances share, and no others: blocks with their
-    denominators, or trials with their ends.
+    denominators or true numbers or classes, or trials with their ends.
     """
-    first = per_seed(counts)[0]
-    if not is_trials(first):
-        return tuple(first["block"]), tuple(first["denominator"])
-    return tuple(first["block"]), *(
-        np.asarray(first[key], np.int64).tobytes() for key in ("enroll", "test", "target")
+    return tuple(
+        tuple(column) if isinstance(column, list) else column.tobytes()
+        for column in _shared_columns(per_seed(counts)[0]).values()
     )
+
+
+def _shared_columns(counts: Counts) -> dict[str, Any]:
+    """The columns of counts that scores of the same utterances share."""
+    form = form_of(counts)
+    if form == "classes":
+        # Utterances of each true class in each block, whatever was predicted for them.
+        sums = block_sums(counts)[:, : len(counts["class"])]
+        return {"block": counts["block"], "class": counts["class"], "true_class": sums}
+    columns = {key: column for key, column in counts.items() if key not in OF_SCORES}
+    if form == "trials":
+        return {
+            key: column if key == "block" else np.asarray(column, np.int64)
+            for key, column in columns.items()
+        }
+    return {key: np.asarray(column).tolist() for key, column in columns.items()}
 
 
 def check_same_utterances(a: Counts, b: Counts) -> None:
@@ -167,18 +208,17 @@ def check_same_utterances(a: Counts, b: Counts) -> None:
     Raises:
         ProbeError: other blocks, denominators or trials, another form, or another number of seeds.
     """
-    if is_trials(a) != is_trials(b):
+    if form_of(a) != form_of(b):
         raise ProbeError(
-            "one score is a ratio of sums, the other is of trials: only scores of one metric can be"
-            " compared."
+            f"the counts of one score are {NAMES[form_of(a)]}, those of the other "
+            f"{NAMES[form_of(b)]}: only scores of one metric can be compared."
         )
     if (n := len(per_seed(a))) != (m := len(per_seed(b))):
         raise ProbeError(
             f"one score is of {n} seeds, the other of {m}. Run both with the same seeds."
         )
-    a, b = per_seed(a)[0], per_seed(b)[0]
-    shared = [key for key in a if key not in ("numerator", "rank")]
-    if differing := [key for key in shared if not np.array_equal(a[key], b[key])]:
+    a, b = (_shared_columns(per_seed(counts)[0]) for counts in (a, b))
+    if differing := [key for key in a if not np.array_equal(a[key], b[key])]:
         raise ProbeError(
             f"the two scores differ in {', '.join(differing)} ({len(a['block'])} and "
             f"{len(b['block'])} blocks): both must be scored on the same utterances. Run both on "
@@ -186,43 +226,57 @@ def check_same_utterances(a: Counts, b: Counts) -> None:
         )
 
 
-def is_trials(counts: Counts) -> bool:
-    """Whether counts are trials, and not a ratio of sums.
+def form_of(counts: Counts) -> Form:
+    """The form of counts.
 
     Raises:
-        ProbeError: they are neither.
+        ProbeError: they have none.
     """
-    counts = per_seed(counts)[0]
-    if counts.keys() == {"block", "numerator", "denominator"}:
-        return False
-    if counts.keys() == {"block", "enroll", "test", "target", "rank"}:
-        return True
+    keys = per_seed(counts)[0].keys()
+    for form, known in FORMS.items():
+        if keys == known:
+            return form
     raise ProbeError(
-        f"counts with the keys {sorted(counts)} are neither a ratio of sums nor trials. Run the "
-        "task again."
+        f"counts with the keys {sorted(keys)} have none of the forms that this version knows "
+        f"({', '.join(FORMS)}). Run the task again."
     )
 
 
+def is_trials(counts: Counts) -> bool:
+    """Whether counts are trials.
+
+    Raises:
+        ProbeError: they have no known form.
+    """
+    return form_of(counts) == "trials"
+
+
 def value_of(counts: Counts, metric: str = EER.name) -> float:
-    """The value that counts derive: sum over sum of a ratio, a metric of trials, the mean over
-    seeds of either.
+    """The value that counts derive: sum over sum of a ratio, a metric of trials or of sums, the
+    mean over seeds of either.
 
     Equal to ``jiwer.wer`` / ``jiwer.cer`` of the corpus and to sklearn's ``accuracy_score`` of the
     same outcomes.
 
     Args:
-        metric: one of `probe.measures.detection.TRIAL_METRICS`, where the counts are trials; a
-            ratio has one value.
+        metric: one of `probe.measures.detection.TRIAL_METRICS`, where the counts are trials, or of
+            `probe.measures.block_sums`; a ratio has one value.
 
     Raises:
         ProbeError: denominators that sum to 0, no targets or no non-targets (there is no empty
-            case), counts of neither form, trials that are asked for another metric.
+            case), counts of no known form, a metric that they do not have, numbers that are all
+            equal where a correlation is asked for.
     """
     if "seeds" in counts:
         return float(np.mean([value_of(item, metric) for item in per_seed(counts)]))
     if is_trials(counts):
         measure = trial_metric(metric)
         return float(measure(*cumulative_trials(counts["target"], counts["rank"]))[0])
+    if "numerator" not in counts:
+        value = float(sum_metric(counts, metric)(block_sums(counts).sum(axis=0)[None])[0])
+        if np.isnan(value):
+            raise ProbeError(f"{metric} is undefined: there are no utterances, or all are equal.")
+        return value
     numerator, denominator = sum(counts["numerator"]), sum(counts["denominator"])
     if not denominator:
         raise ProbeError(
@@ -249,7 +303,7 @@ def highest_value(counts: Counts) -> float:
     """The most that a value can be: 1, or no bound where it is an amount or a block has a numerator
     above its denominator.
     """
-    if is_trials(counts):
+    if form_of(counts) != "ratio":
         return 1.0
     pairs = [
         pair
@@ -261,14 +315,20 @@ def highest_value(counts: Counts) -> float:
 
 
 def independent_units(counts: Counts, metric: str) -> float | None:
-    """The independent units that a value rests on at best: words or utterances of a ratio, and of
-    an EER 4 / (1 / targets + 1 / non-targets) trials.
+    """The independent units that a value rests on at best: words or utterances of a ratio, of an
+    EER 4 / (1 / targets + 1 / non-targets) trials, of averages over classes
+    `probe.measures.block_sums.class_units`.
 
-    The latter has the variance of an EER whose two densities are equal at the threshold. None for
-    amounts and costs, which are no share of units.
+    The second has the variance of an EER whose two densities are equal at the threshold. None for
+    amounts, costs and moments, which are no share of units.
     """
     first = per_seed(counts)[0]
-    if not is_trials(counts):
+    form = form_of(first)
+    if form == "moments":
+        return None
+    if form == "classes":
+        return class_units(first)
+    if form == "ratio":
         is_share = all(isinstance(amount, int) for amount in first["numerator"])
         return sum(first["denominator"]) if is_share else None
     n_targets, n = int(np.sum(first["target"])), len(first["target"])

@@ -15,6 +15,9 @@ of equal score are passed in one step, so the order of the trials cannot matter.
   above ``eer``. It is what the best monotone calibration of the scores would reach (Brummer & de
   Villiers 2013, "The BOSARIS toolkit").
 * minDCF (``min_dcf_0.01``, ``min_dcf_0.05``): see `min_dcfs`.
+* AUC (``auc``): the area under the ROC, which is the probability that a target has a higher score
+  than a non-target, with ties counted half; higher is better. Equal to scikit-learn's
+  ``roc_auc_score``.
 
 Conventions: a higher score means "more likely the same speaker". Every measure depends on the
 scores through their ranks alone. The functions that end in "s" measure several weightings of one
@@ -30,7 +33,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from probe.errors import ProbeError
-from probe.measures.metrics import EER, EER_HULL, MIN_DCF_01, MIN_DCF_05
+from probe.measures.metrics import AUC, EER, EER_HULL, MIN_DCF_01, MIN_DCF_05
 
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
@@ -201,11 +204,20 @@ def min_dcfs(
     return np.minimum(cost.min(axis=1), trivial) / trivial
 
 
+def areas(missed: Ints, rejected: Ints) -> Floats:
+    """(row,) areas under the ROC."""
+    targets, others = (np.diff(counts, axis=1, prepend=0) for counts in (missed, rejected))
+    twice = (targets * (2 * rejected - others)).sum(axis=1)
+    values: Floats = twice / (2 * missed[:, -1] * rejected[:, -1])
+    return values
+
+
 TRIAL_METRICS: dict[str, TrialMetric] = {
     EER.name: eers,
     EER_HULL.name: hull_eers,
     MIN_DCF_01.name: functools.partial(min_dcfs, p_target=0.01),
     MIN_DCF_05.name: functools.partial(min_dcfs, p_target=0.05),
+    AUC.name: areas,
 }
 _COST = (
     "minimum over thresholds of (p * miss rate + (1 - p) * false acceptance rate) / min(p, 1 - p), "

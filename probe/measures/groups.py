@@ -6,8 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from probe.measures.block_sums import CELLS, block_sums, sum_metric
 from probe.measures.bootstrap import CONFIDENCE, N_RESAMPLES, Estimate, sample_score
-from probe.measures.counts import Counts, is_trials, value_of
+from probe.measures.counts import Counts, form_of, is_trials, value_of
 from probe.measures.degradation import degradation
 from probe.measures.metrics import EER
 from probe.measures.uncertainty import interval, wilson_interval
@@ -81,7 +82,7 @@ def compare_groups(
     confidence = 1 - (1 - CONFIDENCE) / max(1, len(names))
     parts, scored = {}, []
     for name in names:
-        parts[name] = part = _restricted(counts, labels == name)
+        parts[name] = part = _restricted(counts, labels == name, metric)
         estimate = Estimate(None, note="nothing to score")
         if part is not None:
             ends = interval(part, seed, N_RESAMPLES, confidence, metric)
@@ -114,10 +115,13 @@ def compare_blocks(
     Intervals are Wilson's for all blocks at once; within a block every unit (utterance, word)
     counts as independent, so they tend to be too narrow. The spread by chance assumes equally good
     blocks (binomial, or Poisson if a rate can exceed 1). The result is undefined for trials, whose
-    ends are different speakers, and for amounts that are not whole numbers.
+    ends are different speakers, for amounts that are not whole numbers, and for metrics that are
+    not ratios.
     """
-    if is_trials(counts):
+    if form_of(counts) != "ratio":
         note = "a trial has two speakers: speakers are no groups of trials"
+        if not is_trials(counts):
+            note = "this metric is no ratio, so speakers are not compared one by one"
         return Groups([], spread=Estimate(None, note=note))
     columns = zip(names, counts["numerator"], counts["denominator"], strict=True)
     ratios = [(name, n, d) for name, n, d in columns if d]
@@ -155,14 +159,24 @@ def _difference(top: Estimate, bottom: Estimate) -> Estimate:
     return Estimate(value, top.low - bottom.high, top.high - bottom.low)
 
 
-def _restricted(counts: Counts, inside: NDArray[np.bool_]) -> Counts | None:
+def _restricted(counts: Counts, inside: NDArray[np.bool_], metric: str) -> Counts | None:
     """Return the counts of some blocks, (block,) bool; None if they have no value."""
-    if not is_trials(counts):
-        part = {
+    form = form_of(counts)
+    if form != "trials":
+        function = sum_metric(counts, metric)
+        if np.isnan(function(block_sums(counts)[inside].sum(axis=0)[None])[0]):
+            return None
+    if form == "classes":
+        at = np.asarray(counts["at"], np.int64)
+        cells = {name: np.asarray(counts[name])[inside[at]] for name in CELLS}
+        cells["at"] = (np.cumsum(inside) - 1)[cells["at"]]
+        names = [name for name, kept in zip(counts["block"], inside, strict=True) if kept]
+        return {**counts, **cells, "block": names}
+    if form != "trials":
+        return {
             key: [value for value, kept in zip(counts[key], inside, strict=True) if kept]
             for key in counts
         }
-        return part if sum(part["denominator"]) else None
     ends = [np.asarray(counts[end], np.int64) for end in ("enroll", "test")]
     within = inside[ends[0]] & inside[ends[1]]
     place = np.cumsum(inside) - 1
@@ -199,14 +213,11 @@ def _values_of_groups(
     (block,) holds the number of each block's group.
     """
     if is_trials(counts):
-        parts = [_restricted(counts, label == number) for number in numbers]
+        parts = [_restricted(counts, label == number, metric) for number in numbers]
         return np.array([np.nan if part is None else value_of(part, metric) for part in parts])
-    numerator, denominator = (
-        np.bincount(label, counts[key], numbers.max() + 1)[numbers]
-        for key in ("numerator", "denominator")
-    )
-    none = np.full(len(numbers), np.nan)
-    return np.divide(numerator, denominator, out=none, where=denominator > 0)
+    sums = [np.bincount(label, column, numbers.max() + 1) for column in block_sums(counts).T]
+    of_groups = np.stack(sums, axis=1).astype(np.float64)
+    return sum_metric(counts, metric)(of_groups[numbers])
 
 
 def _spreads_of_equal_blocks(

@@ -8,8 +8,8 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-Unit = Literal["%", "bits per label", "cost"]
-Form = Literal["hits", "errors", "amounts", "trials"]
+Unit = Literal["%", "bits per label", "cost", "coefficient", "unit of the label"]
+Form = Literal["hits", "errors", "amounts", "trials", "moments", "classes"]
 MISSING = "–"
 
 
@@ -23,16 +23,20 @@ class Metric:
         higher_is_better: the direction.
         chance: the score of a model that knows nothing; None where it depends on the data, so that
             a control has to say it.
-        highest: the largest possible value; the smallest is 0.
-        unit: percent and detection costs are fractions that are printed times 100.
+        lowest, highest: the smallest and the largest possible value.
+        unit: percent and detection costs are fractions that are printed times 100; coefficients,
+            such as correlations, and amounts in the label's own unit are printed as they are.
         counts: what the counts of its records are: correct units of all (``hits``), errors for
-            each reference unit (``errors``), sums of amounts (``amounts``), or trials.
+            each reference unit (``errors``), sums of amounts (``amounts``), trials, or sums that
+            the metric is a function of (``moments`` of numbers, or ``classes``, see
+            `probe.measures.block_sums`).
     """
 
     name: str
     title: str
     higher_is_better: bool
     chance: float | None = None
+    lowest: float = 0.0
     highest: float = 1.0
     unit: Unit = "%"
     counts: Form = "errors"
@@ -58,36 +62,49 @@ class Metric:
         return self.counts == "errors"
 
     @property
+    def of_numbers(self) -> bool:
+        """Whether it compares numbers, and not classes, words or trials."""
+        return self.unit in ("coefficient", "unit of the label")
+
+    @property
     def is_eer(self) -> bool:
         """Whether it is an equal error rate, by whatever convention."""
-        return self.of_trials and not self.is_cost
+        return self.of_trials and self.unit == "%" and not self.higher_is_better
 
     @property
     def scale(self) -> float:
         """The factor between a record's value and the number that is printed."""
-        return 1.0 if self.in_bits else 100.0
+        return 100.0 if self.unit in ("%", "cost") else 1.0
 
     @property
     def printed_unit(self) -> str:
-        """The unit of the printed number."""
-        return "bits per label" if self.in_bits else "%"
+        """The unit of the printed number; empty for a coefficient."""
+        return {"cost": "%", "coefficient": ""}.get(self.unit, self.unit)
+
+    def decimals(self, value: float) -> int:
+        """How many decimals of a value are printed."""
+        if self.unit == "unit of the label":  # three significant digits
+            size = abs(value)
+            return max(0, 2 - math.floor(math.log10(size))) if 0 < size < math.inf else 0
+        return {"bits per label": 2, "coefficient": 3}.get(self.unit, 1)
 
     def rounded(self, value: float) -> float:
         """The number that is printed for a value; never -0."""
-        return round(self.scale * value, 2 if self.in_bits else 1) + 0.0
+        return round(self.scale * value, self.decimals(value)) + 0.0
 
     def text(self, value: float) -> str:
-        """A value as it is printed: percent with one decimal, bits with two; a dash for NaN."""
-        if math.isnan(value):
-            return MISSING
-        return f"{self.rounded(value):.2f}" if self.in_bits else f"{self.rounded(value):.1f}"
+        """A value as it is printed: percent with one decimal, bits with two, coefficients with
+        three, amounts with three significant digits; a dash for NaN.
+        """
+        return MISSING if math.isnan(value) else f"{self.rounded(value):.{self.decimals(value)}f}"
 
     def difference_text(self, difference: float) -> str:
-        """A difference of two values with its sign: in points, or in bits; a dash for NaN."""
+        """A difference of two values with its sign: in points, or in the metric's unit; a dash for
+        NaN.
+        """
         if math.isnan(difference):
             return MISSING
-        number = self.rounded(difference)
-        return f"{number:+.2f}" if self.in_bits else f"{number:+.1f}"
+        return f"{self.rounded(difference):+.{self.decimals(difference)}f}"
 
 
 ACCURACY = Metric("accuracy", "accuracy", higher_is_better=True, counts="hits")
@@ -117,9 +134,57 @@ CODELENGTH = Metric(
     unit="bits per label",
     counts="amounts",
 )
+ABX_ERROR = Metric("abx_error", "ABX error", higher_is_better=False, chance=0.5, counts="amounts")
+PNMI = Metric(
+    "pnmi", "phone-normalised mutual information", higher_is_better=True, counts="amounts"
+)
+PHONE_PURITY = Metric("phone_purity", "phone purity", higher_is_better=True, counts="hits")
+CLUSTER_PURITY = Metric("cluster_purity", "cluster purity", higher_is_better=True, counts="hits")
+UAR = Metric("uar", "unweighted average recall", higher_is_better=True, counts="classes")
+MACRO_F1 = Metric("macro_f1", "macro-averaged F1", higher_is_better=True, counts="classes")
+AUC = Metric("auc", "area under the ROC", higher_is_better=True, chance=0.5, counts="trials")
+CCC, PEARSON, SPEARMAN = (
+    Metric(
+        name,
+        title,
+        higher_is_better=True,
+        chance=0.0,
+        lowest=-1.0,
+        unit="coefficient",
+        counts="moments",
+    )
+    for name, title in (
+        ("ccc", "concordance correlation coefficient"),
+        ("pearson", "Pearson's correlation"),
+        ("spearman", "Spearman's rank correlation"),
+    )
+)
+R2 = Metric(
+    "r2",
+    "coefficient of determination",
+    higher_is_better=True,
+    chance=0.0,
+    lowest=-math.inf,
+    unit="coefficient",
+    counts="moments",
+)
+MAE = Metric(
+    "mae",
+    "mean absolute error",
+    higher_is_better=False,
+    highest=math.inf,
+    unit="unit of the label",
+    counts="amounts",
+)
 METRICS = {
     metric.name: metric
-    for metric in (ACCURACY, WER, CER, PER, CODELENGTH, EER, EER_HULL, MIN_DCF_01, MIN_DCF_05)
+    for metric in (
+        *(ACCURACY, UAR, MACRO_F1, AUC),
+        *(CCC, PEARSON, SPEARMAN, R2, MAE),
+        *(WER, CER, PER, CODELENGTH),
+        *(EER, EER_HULL, MIN_DCF_01, MIN_DCF_05),
+        *(ABX_ERROR, PNMI, PHONE_PURITY, CLUSTER_PURITY),
+    )
 }
 
 

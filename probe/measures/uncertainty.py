@@ -4,15 +4,17 @@ Aim: estimate how much a value would change with other speakers and, if there ar
 with another training.
 
 The squared standard error of a ratio comes from what each block contributes to it
-(`MeasuredScores.variances`), that of a metric of trials from the bootstrap. Intervals of shares are
-score intervals, as Wilson's of 1927 (`interval`). ``docs/statistics.md`` derives the intervals and
-reports their coverage.
+(`MeasuredScores.variances`), that of another function of sums from the jackknife
+(`probe.measures.jackknife`), that of a metric of trials from the bootstrap. Intervals of shares are
+score intervals, as Wilson's of 1927 (`interval`); those of concordance and correlations are
+symmetric on Fisher's scale z = artanh v. ``docs/statistics.md`` derives the intervals and reports
+their coverage.
 
 Conventions: E is the number of blocks of equal size with the same weight
 (`probe.measures.bootstrap.effective_blocks`). Equal counts and seed give equal bits.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -20,6 +22,7 @@ from numpy.typing import NDArray
 from scipy.optimize import brentq
 from scipy.special import ndtri, stdtridf
 
+from probe.measures.block_sums import block_sums, sum_metric
 from probe.measures.bootstrap import (
     CONFIDENCE,
     N_RESAMPLES,
@@ -32,18 +35,22 @@ from probe.measures.bootstrap import (
 )
 from probe.measures.counts import (
     Counts,
+    form_of,
     highest_value,
     independent_units,
     is_trials,
     per_seed,
     value_of,
 )
+from probe.measures.jackknife import jackknife
 from probe.measures.metrics import EER, metric_of
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
 FEW_BLOCKS = 20  # tables mark scores with fewer blocks
+# Moments need more blocks, because the variance of second moments is poorly known with few.
+FEWEST_OF_MOMENTS = 6
 # The most that an upper end without a bound is above the value, as a multiple of t * se / v on the
 # scale of logarithms.
 MOST_ON_LOGS = 1.2
@@ -62,10 +69,11 @@ class MeasuredScores:
 
     Attributes:
         values: (score,)
-        contributions: (score, block) by how much each block moves a ratio; of EERs (score, pair),
-            see `_pair_contributions`; (score, 0) of costs.
+        contributions: (score, block) by how much each block moves a ratio or another function of
+            sums; of EERs (score, pair), see `_pair_contributions`; (score, 0) of costs. NaN where
+            blocks are too few.
         resampled: (resample, score) of trials, NaN where a resample has no value; (0, score) of
-            ratios.
+            all else.
         freedom: (score,) degrees of freedom of the blocks' standard error.
         of_seeds: (seed, score) the value of each training.
         n_blocks: E, see the module.
@@ -124,10 +132,11 @@ class MeasuredScores:
 
             E / (E - 1) * sum of ((n - v d) / sum d)^2
 
-        and of trials E / (E - 1) times the variance of the resampled values. Resampling both ends
-        of a trial counts three times what is of a pair of speakers alone (Owen 2007, "The
-        pigeonhole bootstrap"); so of an EER twice P, the sum of the squares of what pairs
-        contribute, is taken off, P is left at least, and the factor is E / (E - 3).
+        of another function of sums the same of `probe.measures.jackknife.jackknife`, and of trials
+        E / (E - 1) times the variance of the resampled values. Resampling both ends of a trial
+        counts three times what is of a pair of speakers alone (Owen 2007, "The pigeonhole
+        bootstrap"); so of an EER twice P, the sum of the squares of what pairs contribute, is taken
+        off, P is left at least, and the factor is E / (E - 3).
 
         Due to seeds: s^2 / S, with s the standard deviation over S seeds.
         """
@@ -147,8 +156,25 @@ class MeasuredScores:
         return of_blocks, np.var(self.of_seeds, axis=0, ddof=1) / n_seeds
 
 
+Scale = Callable[[Floats], Floats]
+
+
+def _plain(values: Floats) -> Floats:
+    return values
+
+
+def _fisher(values: Floats) -> Floats:
+    """Fisher's z, finite at -1 and 1 too."""
+    z: Floats = np.arctanh(np.clip(values, EDGE - 1, 1 - EDGE))
+    return z
+
+
 def measure(
-    counts: Sequence[Counts], seed: int = 0, n_resamples: int = N_RESAMPLES, metric: str = EER.name
+    counts: Sequence[Counts],
+    seed: int = 0,
+    n_resamples: int = N_RESAMPLES,
+    metric: str = EER.name,
+    scale: Scale = _plain,
 ) -> MeasuredScores:
     """Measure scores of the same utterances, and their values in the same resamples if they are
     scores of trials.
@@ -157,12 +183,16 @@ def measure(
         counts: see `probe.records` and `probe.measures.counts.several`; of the same utterances
             (`probe.measures.counts.check_same_utterances`).
         seed, n_resamples, metric: see `interval`.
+        scale: on which values and contributions are taken, of moments.
 
     Raises:
         ProbeError: the counts have no value.
     """
     of_seeds = zip(*map(per_seed, counts), strict=True)
-    parts = [_measure_one_seed(part, seed, n_resamples, metric) for part in of_seeds]
+    if form_of(counts[0]) == "moments":
+        parts = [_measure_moments(part, metric, scale) for part in of_seeds]
+    else:
+        parts = [_measure_one_seed(part, seed, n_resamples, metric) for part in of_seeds]
     means = {name: np.mean([getattr(part, name) for part in parts], axis=0) for name in MEANS}
     return replace(
         parts[0],
@@ -179,7 +209,10 @@ def _measure_one_seed(
     n_blocks = effective_blocks(counts[0])
     freedom, resampled = np.full(len(counts), max(n_blocks - 1, 0.0)), np.zeros((0, len(counts)))
     if not is_trials(counts[0]):
-        contributions = _block_contributions(counts, values)
+        if form_of(counts[0]) == "ratio":
+            contributions = _block_contributions(counts, values)
+        else:
+            contributions = _jackknifed(counts, metric, _plain)
         freedom = np.minimum(freedom, _freedom(counts, values, contributions))
     else:
         of_scores = [resamples(item, seed, n_resamples, metric) for item in counts]
@@ -187,6 +220,24 @@ def _measure_one_seed(
         if metric_of(metric).is_eer:
             contributions = np.stack([_pair_contributions(item) for item in counts])
     return MeasuredScores(values, contributions, resampled, freedom, values[None], n_blocks, None)
+
+
+def _measure_moments(counts: Sequence[Counts], metric: str, scale: Scale) -> MeasuredScores:
+    values = scale(np.array([value_of(item, metric) for item in counts]))
+    contributions = _jackknifed(counts, metric, scale)
+    n_blocks = effective_blocks(counts[0])
+    if len(counts[0]["block"]) < FEWEST_OF_MOMENTS:
+        contributions = np.full_like(contributions, np.nan)
+    freedom, none = np.full(len(counts), n_blocks - 1), np.zeros((0, len(counts)))
+    return MeasuredScores(values, contributions, none, freedom, values[None], n_blocks, None)
+
+
+def _jackknifed(counts: Sequence[Counts], metric: str, scale: Scale) -> Floats:
+    """(score, block) see `probe.measures.jackknife.jackknife`."""
+    function = sum_metric(counts[0], metric)
+    return np.stack(
+        [jackknife(block_sums(item), lambda sums: scale(function(sums))) for item in counts]
+    )
 
 
 def _block_contributions(counts: Sequence[Counts], values: Floats) -> Floats:
@@ -286,8 +337,9 @@ def interval(
     more than a fifth of the resamples has no value (the score rests on one block), or that a cost
     or an amount is the same in all blocks. The ends stay where the value can be: 0 from below; 1
     from above for a metric of trials, and for a ratio where no block has a numerator above its
-    denominator (a WER can exceed 1). A detection cost has v +- t * se, all else the score interval
-    of `_ScoreTest`.
+    denominator (a WER can exceed 1). A detection cost has v +- t * se, a coefficient of numbers
+    that on its scale, all else the score interval of `_ScoreTest`. Coefficients need
+    `FEWEST_OF_MOMENTS` blocks.
 
     Args:
         counts: see `probe.records`.
@@ -299,6 +351,8 @@ def interval(
     Raises:
         ProbeError: the counts have no value, or ``confidence`` is not in (0, 1).
     """
+    if form_of(counts) == "moments":
+        return _interval_of_moments(counts, metric, confidence)
     score = measure([counts], seed, n_resamples, metric)
     value, units, most = float(score.values[0]), score.units, highest_value(counts)
     (of_blocks,), (of_seeds,) = score.variances()
@@ -317,6 +371,21 @@ def interval(
     test = _ScoreTest(value, quantile, noise, of_blocks, of_seeds, of_units, is_share)
     highest = 1.0 if is_share else value * np.exp(MOST_ON_LOGS * error / value)
     return test.end(0.0), test.end(highest)
+
+
+def _interval_of_moments(
+    counts: Counts, metric: str, confidence: float
+) -> tuple[float, float] | None:
+    """v +- t * se, of concordance and correlations on Fisher's scale."""
+    bounded = metric_of(metric).lowest == -1
+    score = measure([counts], metric=metric, scale=_fisher if bounded else _plain)
+    (error,), freedom = score.errors()
+    if np.isnan(error) or error == 0:
+        return None
+    half = float(student_quantiles(freedom, confidence)[0] * error)
+    ends = score.values[0] - half, score.values[0] + half
+    low, high = (float(np.tanh(end) if bounded else end) for end in ends)
+    return low, min(high, 1.0)
 
 
 @dataclass(frozen=True)

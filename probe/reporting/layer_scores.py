@@ -66,7 +66,7 @@ def layers_of(scores: Scores) -> list[Layer]:
         none = tuple((layer.about | {"layer": NO_LAYER})[name] for name in PLACE)
         layer.chance = metric_of(layer.about["metric"]).chance
         if layer.higher:
-            places = (("majority", *none), ("shuffled", *layer.about.values()))
+            places = (("majority", *none), ("mean", *none), ("shuffled", *layer.about.values()))
             controls = [by_place.get(place, {}).get(CLEAN) for place in places]
             known = [score for row in controls if row and (score := sampled_score(row))]
             layer.chance = max(known, key=lambda score: score.value, default=None)

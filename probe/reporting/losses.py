@@ -21,7 +21,7 @@ from probe.data.conditions.grammar import CLEAN
 from probe.errors import ProbeError, listed
 from probe.measures import degradation as measures
 from probe.measures.bootstrap import CONFIDENCE, Estimate, SampledScore
-from probe.measures.metrics import ACCURACY
+from probe.measures.metrics import ACCURACY, metric_of
 from probe.measures.uncertainty import interval
 from probe.records import ACROSS_CONDITIONS, COMBINED
 from probe.reporting.domain_gaps import domain_gaps
@@ -172,6 +172,9 @@ class Losses:
         clean = chosen[chosen["condition"] == CLEAN].set_index(keys)
         disturbed = chosen[~chosen["condition"].isin([CLEAN, MEAN, WORST])]
         rows = []
+        # A line on logit axes is of shares.
+        of_numbers = disturbed["metric"].map(lambda name: metric_of(name).of_numbers).astype(bool)
+        disturbed = disturbed[~of_numbers]
         for names, group in disturbed.groupby([*ACROSS_CONDITIONS, "condition"], sort=False):
             pairs = {
                 row["model"]: (clean.loc[(*names[:-1], row["model"])].to_dict(), row)

@@ -56,7 +56,8 @@ STATISTICS = ["rms", "effective_rank", "anisotropy", "outlier_dims"]
 CHOSEN = [
     *[*WHERE, "layer", "value", "low", "high"],
     *["last_layer", "last_value", "final_value", "weighted_value"],
-    *["majority", "shuffled", "types", "selectivity", "selectivity_low", "selectivity_high"],
+    *["majority", "mean", "shuffled"],
+    *["types", "selectivity", "selectivity_low", "selectivity_high"],
     *["fbank", "random", *ABOUT, "mark", "note"],
 ]
 LAYERS = [
@@ -67,7 +68,7 @@ BUDGETS = [
     *[*WHERE, "layer", "layer_index", "budget", "n_train", "value", "low", "high", "chosen"],
     *[*ABOUT, "note"],
 ]
-BASELINES = ("majority", "shuffled", "fbank", "random")
+BASELINES = ("majority", "mean", "shuffled", "fbank", "random")
 TOO_FEW = "too few blocks for an interval"
 FOR_MARKS = ["counts", "seed"]  # what ties are computed from, besides the columns that are shown
 
@@ -411,7 +412,8 @@ def _controls(score: Row, cell: Sequence[Row]) -> Row:
     values = {control: row["value"] for control, row in controls.items()}
     if "types" in controls and not pd.isna(score["value"]):
         types = controls["types"]["counts"]
-        gain = paired_difference(score["counts"], types, seed=score["seed"])
+        about = {"seed": score["seed"], "metric": score["metric"]}
+        gain = paired_difference(score["counts"], types, **about)
         values |= {
             "selectivity": gain.difference,
             "selectivity_low": gain.low,

@@ -8,15 +8,16 @@ import html
 import json
 import math
 import re
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from functools import lru_cache
 from typing import Any
 
 from probe.data.conditions.grammar import CLEAN
-from probe.measures.metrics import MISSING
+from probe.measures.metrics import MISSING, metric_of
 
 DASH = MISSING
 INTERVAL = "% [95 % interval]"
+SCORE_INTERVAL = "score [95 % interval]"  # where not all scores are in percent
 # Besides what always means something in Markdown: the end of a link's text, an entity, and _ that
 # no letters or digits enclose.
 LIVE = re.compile(r"[\\|<`*~]|\](?=[(\[:])|&(?=#?\w+;)|(?<!\w)_+|_+(?!\w)")
@@ -37,6 +38,22 @@ def points(difference: float) -> str:
 def arrow(higher_is_better: bool) -> str:
     """An arrow in the direction that is better."""
     return "↑" if higher_is_better else "↓"
+
+
+def interval_head(metrics: Iterable[str]) -> str:
+    """The head of a column of scores with their intervals."""
+    of_numbers = any(metric_of(metric).of_numbers for metric in metrics)
+    return SCORE_INTERVAL if of_numbers else INTERVAL
+
+
+def units_text(metrics: Iterable[str]) -> str:
+    """The units of scores in words, for the head of a page."""
+    if any(metric_of(metric).of_numbers for metric in metrics):
+        return (
+            "Codelengths are in bits per label, ccc, correlations and r2 as they are, mean "
+            "absolute errors in the unit of the label, all else in percent."
+        )
+    return "Codelengths are in bits per label, all else in percent."
 
 
 def metric_text(row: Mapping[Hashable, Any]) -> str:

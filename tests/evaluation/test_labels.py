@@ -424,14 +424,15 @@ def test_types_that_cannot_be_are_refused_or_left_out(
 def test_a_code_is_paid_by_probabilities_and_picks_its_strength_by_them(
     records: list[Record],
 ) -> None:
-    from probe.evaluation.linear_search import search_strengths
+    from probe.evaluation.linear_search import Search, search_strengths
 
     generator = np.random.default_rng(0)
     labels = generator.integers(3, size=300)
     rows = generator.standard_normal((3, 40))[labels] * 0.4 + generator.standard_normal((300, 40))
     found = search_strengths(
-        rows[:60], labels[:60], rows[60:], labels[60:], [1e-4, 1e-3, 1e-2, 1e-1, 1.0]
-    )  # type: ignore[arg-type]
+        *(rows[:60], labels[:60], rows[60:], labels[60:]),  # type: ignore[arg-type]
+        Search(strengths=[1e-4, 1e-3, 1e-2, 1e-1, 1.0]),
+    )
     entropies = {entry["l2"]: entry["dev_cross_entropy"] for entry in found.search}
     assert found.for_codes().l2 == min(entropies, key=lambda l2: entropies[l2])
 

@@ -289,7 +289,7 @@ def test_numbers_as_labels_are_named_as_such(
     edited(manifest, lambda row: [*row[:6], f"{next(numbers) / 7:.3f}"])
     with pytest.raises(
         ProbeError,
-        match=r"These labels are numbers.*No kind predicts numbers yet: put them into a few bins",
+        match=r"These labels are numbers.*Kind regress predicts numbers.*into a few bins",
     ):
         run(task, "planted", manifest, tmp_path / "features", tmp_path / "results")
     manifest.write_text(original)

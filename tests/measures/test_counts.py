@@ -101,7 +101,7 @@ def test_a_trial_needs_two_blocks() -> None:
         (ratio_counts(["ann"], [3], [0]), "denominators of 1 blocks sum to 0"),
         (ratio_counts([], [], []), "denominators of 0 blocks sum to 0"),
         (trial_counts(["ann"], ["ann"], [1], [0.0]), "1 target and 0 non-target"),
-        ({}, "neither a ratio of sums nor trials"),
+        ({}, "none of the forms"),
         ({"block": [], "numerator": []}, r"keys \['block', 'numerator'\]"),
     ],
 )

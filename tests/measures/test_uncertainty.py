@@ -358,7 +358,7 @@ RATIO, TRIALS = ratio([1, 2, 3], [4, 5, 6]), simulated_trials(4, seed=0, n=30)
             {**TRIALS, "enroll": TRIALS["test"], "test": TRIALS["enroll"]},
             "differ in enroll, test",
         ),
-        (RATIO, TRIALS, "one score is a ratio of sums, the other is of trials"),
+        (RATIO, TRIALS, "counts of one score are a ratio of sums, those of the other trials"),
     ],
 )
 def test_scores_of_other_utterances_are_not_compared(a: Counts, b: Counts, message: str) -> None:

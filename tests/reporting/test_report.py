@@ -314,7 +314,7 @@ def test_of_several_best_each_has_its_own_interval_and_a_tied_one_its_name() -> 
     ],
 )
 def test_near_chance_is_decided_by_the_end_of_the_interval(row: dict[str, Any], near: bool) -> None:
-    usual = dict.fromkeys(("low", "high", "majority", "shuffled"), math.nan)
+    usual = dict.fromkeys(("low", "high", "majority", "mean", "shuffled"), math.nan)
     assert near_chance(usual | {"higher_is_better": row["metric"] == "accuracy"} | row) is near
 
 

@@ -1,9 +1,15 @@
 """Kind ``classify``: one label per utterance from pooled features, by multinomial logistic
 regression on every layer.
 
-Metric: accuracy, correct / utterances (higher is better). The strength of the l2 penalty is the one
-with the best dev accuracy; among equals the one with the lowest dev cross-entropy. SUPERB's SID
-differs in training: one learned sum of layers, SGD on crops.
+Metric: accuracy, correct / utterances (higher is better), unless ``metric`` names another one:
+``uar`` (unweighted average recall, or balanced accuracy), ``macro_f1`` or, of two classes, ``auc``.
+Then all of them stand beside it, and of two classes ``eer`` too; the second class in the order of
+names is the positive one, and its log odds are the scores. The strength of the l2 penalty is the
+one with the best dev value of the metric; among equals the one with the lowest dev cross-entropy.
+SUPERB's SID differs in training: one learned sum of layers, SGD on crops.
+
+``class_weight = "balanced"`` gives every class the same weight in training, as in scikit-learn:
+rows / (classes * rows of the class); codelengths are of unweighted probes.
 
 Beside every layer:
 
@@ -21,11 +27,11 @@ Beside every layer:
   test stay whole.
 """
 
-import itertools
 import logging
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -41,7 +47,6 @@ from probe.evaluation.dataset import (
     Problem,
     Score,
     block_of,
-    labelled,
     layer_sum,
     refuse_empty,
     shuffled,
@@ -55,15 +60,25 @@ from probe.evaluation.kind import (
     Several,
     TimeLabelSettings,
 )
-from probe.evaluation.linear_search import Chosen, best_of, on_dev, search_strengths
+from probe.evaluation.labelled_rows import LabelledRows, labelled_rows
+from probe.evaluation.linear_search import (
+    Chosen,
+    Search,
+    best_of,
+    log_odds,
+    on_dev,
+    search_strengths,
+)
 from probe.evaluation.questions import Answers, budgets
 from probe.evaluation.tasks import Task
 from probe.heads.linear.codelength import FRACTIONS, online_code
+from probe.heads.linear.linear_probe import Solving
 from probe.heads.linear.rows import Standardizer
-from probe.heads.linear.weighted_sum import MOST_STEPS, fit_weighted
-from probe.measures.counts import amount_counts, ratio_counts
-from probe.measures.metrics import ACCURACY, CODELENGTH
-from probe.records import NO_LAYER
+from probe.heads.linear.weighted_sum import MOST_STEPS, fit_weighted, logistic_head
+from probe.measures.block_sums import class_counts
+from probe.measures.counts import Counts, amount_counts, ratio_counts, trial_counts
+from probe.measures.metrics import ACCURACY, AUC, CODELENGTH, EER, MACRO_F1, UAR, metric_of
+from probe.records import NO_LAYER, hashed_block
 from probe.store.views import row_width
 
 log = logging.getLogger("probe")
@@ -71,16 +86,13 @@ log = logging.getLogger("probe")
 LONGEST_SHOWN = 40
 MOST_NUMBERS = 20  # whole numbers that are names of classes, such as digits or grades
 BINS = (
-    "No kind predicts numbers yet: put them into a few bins, such as low, middle and high, in "
-    "another column, and name that one."
+    'Kind regress predicts numbers: use the task age-regress with --label, or kind = "regress" in '
+    "a task of your own. To classify, put the numbers into a few bins, such as low, middle and "
+    "high, in another column, and name that one."
 )
-METRIC: dict[str, Any] = {
-    "metric": ACCURACY.name,
-    "higher_is_better": True,
-    "select_by": ACCURACY.name,
-    "head": "linear",
-}
-CODE: dict[str, Any] = {**METRIC, "metric": CODELENGTH.name, "higher_is_better": False}
+HEAD = "linear"
+OF_CLASSES = (ACCURACY.name, UAR.name, MACRO_F1.name)
+OF_TWO_CLASSES = (AUC.name, EER.name)
 
 
 class Settings(TimeLabelSettings, ProjectedSettings):
@@ -89,13 +101,22 @@ class Settings(TimeLabelSettings, ProjectedSettings):
     label: str = "speaker"
     view: Literal["mean", "meanstd", "interval"] = Field("meanstd", validate_default=True)
     l2: AtLeastOne[Rate] = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+    metric: Literal["accuracy", "uar", "macro_f1", "auc"] = "accuracy"
+    class_weight: Literal["none", "balanced"] = "none"
     standardize: bool = True
     weighted: bool = True
     controls: Several[Literal["majority", "shuffled"]] = ("majority", "shuffled")
     online_code: bool = False
     budgets: Several[Budget] = ()
 
-    UNHASHED: ClassVar = {**ProjectedSettings.UNHASHED, "labels": "", "tier": TIER, "ignore": ("",)}
+    UNHASHED: ClassVar[dict[str, object]] = {
+        **ProjectedSettings.UNHASHED,
+        "labels": "",
+        "tier": TIER,
+        "ignore": ("",),
+        "metric": "accuracy",
+        "class_weight": "none",
+    }
 
     @field_validator("view")
     @classmethod
@@ -119,21 +140,22 @@ class Settings(TimeLabelSettings, ProjectedSettings):
 
 
 @dataclass(frozen=True)
-class Rows:
-    """The utterances of a task in one line: training, dev, and each test set, with their labels.
+class Rows(LabelledRows):
+    """The rows of a task with their labels.
 
     Attributes:
-        train, dev: where they stand in ``utterances``; ``tests``: name -> where.
         impossible: test set -> why it cannot be scored.
+        classes: of training, sorted.
     """
 
-    utterances: list[Utterance]
     labels: list[str]
-    train: slice
-    dev: slice
-    tests: dict[str, slice]
     impossible: dict[str, str]
-    excluded: dict[str, int]
+    classes: list[str]
+
+    @cached_property
+    def known(self) -> list[str]:
+        """The classes of all rows, sorted."""
+        return sorted({*self.labels})
 
 
 @dataclass(frozen=True)
@@ -168,7 +190,7 @@ def run(task: Task[Settings], problem: Problem, features: Features) -> Iterator[
     settings = task.settings
     rows = _rows(task, problem)
     if "majority" in settings.controls:
-        yield from _majority(rows)
+        yield from _majority(settings, rows)
     questions = _questions(task, problem, features, rows)
     if settings.online_code:
         questions.append(Question(rows.labels, sends_labels=True))
@@ -178,10 +200,10 @@ def run(task: Task[Settings], problem: Problem, features: Features) -> Iterator[
         if question.sends_labels:
             yield _codelength(task, problem, rows, values, layer)
             return
-        chosen = _search(task, problem, rows, question, values, settings.standardize)
-        common = _common(rows, question) | _of_probe(chosen.search, chosen.probe)
-        predicted = chosen.probe.predict(values)
-        yield from _scores(common | {"layer": layer}, rows, question, predicted)
+        chosen = _search(problem, rows, question, values, _search_of(settings, problem))
+        common = _common(settings, rows, question) | _of_probe(chosen.search, chosen.probe)
+        answer = _answer(rows, chosen.probe, values)
+        yield from _scores(settings, common | {"layer": layer}, rows, question, answer)
         problem.progress.step(n_strengths)
 
     answers = Answers(
@@ -211,25 +233,20 @@ def _rows(task: Task[Settings], problem: Problem) -> Rows:
     Raises:
         ProbeError: see `run`.
     """
-    column = task.settings.label
-    for name in filter(None, (column, task.settings.types)):
-        if name not in problem.columns:
-            raise ProbeError(
-                f"{task.name}: the manifest has no column {name!r} that can be a label; it has "
-                f"{', '.join(problem.columns)}."
-            )
-    excluded: Counter[str] = Counter()
-    train, dev = (labelled(part, column, excluded) for part in (problem.train, problem.dev))
-    tests = {
-        name: labelled(problem.tests[name], column, tally)
-        for name, tally in problem.tallies(excluded).items()
-    }
-    refuse_empty(task.name, column, {"train": (problem.train, train), "dev": (problem.dev, dev)})
+    column, metric = task.settings.label, task.settings.metric
+    rows = labelled_rows(task.name, problem, column, [*filter(None, [task.settings.types])])
+    train, dev = rows.utterances[rows.train], rows.utterances[rows.dev]
+    tests = {name: rows.utterances[place] for name, place in rows.tests.items()}
     classes = sorted({item.label(column) for item in train})
     if len(classes) < 2:
         raise ProbeError(
             f"{task.name}: all training rows have {column} {classes[0]!r}; expected two classes "
             "or more."
+        )
+    if metric in OF_TWO_CLASSES and len(classes) > 2:
+        raise ProbeError(
+            f"{task.name}: metric {metric} is of two classes, and {column} has {len(classes)} in "
+            f"training ({listed(classes)}). Use uar or macro_f1."
         )
     if types := task.settings.types:
         nameless = [
@@ -263,20 +280,9 @@ def _rows(task: Task[Settings], problem: Problem) -> Rows:
             "%s: the values of %s are numbers, and each of the %d is a class of its own. %s",
             *(task.name, column, len(classes), BINS),
         )
-    all_parts = [train, dev, *tests.values()]
-    ends = np.cumsum([0, *map(len, all_parts)]).tolist()
-    places = [slice(start, stop) for start, stop in itertools.pairwise(ends)]
-    utterances = [item for part in all_parts for item in part]
-    labels = [item.label(column) for item in utterances]
-    return Rows(
-        utterances,
-        labels,
-        places[0],
-        places[1],
-        dict(zip(tests, places[2:], strict=True)),
-        impossible,
-        dict(excluded),
-    )
+    labels = [item.label(column) for item in rows.utterances]
+    parts_of_rows = (rows.utterances, rows.train, rows.dev, rows.tests, rows.excluded)
+    return Rows(*parts_of_rows, labels, impossible, classes)
 
 
 def _impossible(classes: Sequence[str], rows: Sequence[Utterance], column: str) -> str:
@@ -357,13 +363,22 @@ def drawn_labels(types: Sequence[str], labels: Sequence[str], seed: int) -> list
     return [drawn[name] for name in types]
 
 
+def _search_of(settings: Settings, problem: Problem) -> Search:
+    """How the probes of a task are searched for."""
+    return Search(
+        strengths=settings.l2,
+        standardize=settings.standardize,
+        metric=settings.metric,
+        solving=_solving(settings, problem),
+    )
+
+
+def _solving(settings: Settings, problem: Problem) -> Solving:
+    return Solving(device=problem.device, class_weight=settings.class_weight)
+
+
 def _search(
-    task: Task[Settings],
-    problem: Problem,
-    rows: Rows,
-    question: Question,
-    values: np.ndarray,
-    standardize: bool,
+    problem: Problem, rows: Rows, question: Question, values: np.ndarray, search: Search
 ) -> Chosen:
     """The probe of one question that dev picks, from (row, dim) of all rows."""
     train, labels = values[rows.train], question.labels[rows.train]
@@ -374,18 +389,17 @@ def _search(
         labels,
         values[rows.dev],
         question.labels[rows.dev],
-        task.settings.l2,
-        standardize,
-        problem.device,
+        search,
         lambda: problem.progress.step(0),
     )
 
 
-def _common(rows: Rows, question: Question) -> dict[str, Any]:
+def _common(settings: Settings, rows: Rows, question: Question) -> dict[str, Any]:
     """What all scores of a question share."""
     n_train = len(rows.labels[rows.train]) if question.chosen is None else len(question.chosen)
     return {
-        **METRIC,
+        "select_by": settings.metric,
+        "head": HEAD,
         "control": question.control,
         "budget": question.budget,
         "n_train": n_train,
@@ -397,46 +411,105 @@ def _of_probe(search: list[dict[str, Any]], probe: Any) -> dict[str, Any]:
     return {"search": search, "chosen": {"l2": probe.l2}}
 
 
+@dataclass(frozen=True)
+class Answer:
+    """What a probe says of all rows.
+
+    Attributes:
+        predicted: (row,) labels.
+        scores: (row,) of two classes the log odds of the second; None of more classes.
+    """
+
+    predicted: Sequence[str]
+    scores: np.ndarray | None
+
+
+def _answer(rows: Rows, probe: Any, values: Any) -> Answer:
+    predicted = [str(guess) for guess in probe.predict(values)]
+    return Answer(predicted, log_odds(probe, values) if len(rows.classes) == 2 else None)
+
+
+def _metrics(settings: Settings, rows: Rows) -> list[str]:
+    """The metrics that are recorded, the one that chooses first."""
+    if settings.metric == ACCURACY.name:
+        return [ACCURACY.name]
+    names = OF_CLASSES + (OF_TWO_CLASSES if len(rows.classes) == 2 else ())
+    return sorted(names, key=lambda name: name != settings.metric)
+
+
 def _scores(
-    common: dict[str, Any], rows: Rows, question: Question, predicted: Any
+    settings: Settings, common: dict[str, Any], rows: Rows, question: Question, answer: Answer
 ) -> Iterator[Score]:
-    """On dev and on each test set, from the predictions for all rows."""
-    yield _score(common | {"split": "dev"}, rows, question, rows.dev, predicted)
-    for name, place in rows.tests.items():
-        about = common | {"split": "test", "test_domain": name}
-        if name in rows.impossible:
-            yield Score(
-                **{**about, "note": rows.impossible[name]}, counts=None, n=place.stop - place.start
-            )
-        else:
-            yield _score(about, rows, question, place, predicted)
+    """On dev and on each test set, from the answers for all rows."""
+    places = [("dev", "", rows.dev), *(("test", *item) for item in rows.tests.items())]
+    for split, test, place in places:
+        why = rows.impossible.get(test, "") if split == "test" else ""
+        for metric in _metrics(settings, rows):
+            about = common | {
+                "split": split,
+                "test_domain": test,
+                "metric": metric,
+                "higher_is_better": metric_of(metric).higher_is_better,
+            }
+            if why:
+                n = place.stop - place.start
+                yield Score(**{**about, "note": why}, counts=None, n=n)
+            else:
+                yield _score(settings, about, rows, question, place, answer)
 
 
 def _score(
-    about: dict[str, Any], rows: Rows, question: Question, place: slice, predicted: Sequence[str]
+    settings: Settings,
+    about: dict[str, Any],
+    rows: Rows,
+    question: Question,
+    place: slice,
+    answer: Answer,
 ) -> Score:
-    utterances, labels, guesses = (
-        rows.utterances[place],
-        question.labels[place],
-        [str(guess) for guess in predicted[place]],
-    )
-    correct = [int(label == guess) for label, guess in zip(labels, guesses, strict=True)]
-    outcomes = [
-        {"key": item.key, "label": label, "predicted": guess}
-        for item, label, guess in zip(utterances, labels, guesses, strict=True)
-    ]
-    counts = ratio_counts([block_of(item) for item in utterances], correct, [1] * len(correct))
-    return Score(**about, counts=counts, n=len(correct), outcomes=outcomes)
+    labels, guesses = question.labels[place], answer.predicted[place]
+    outcomes: list[dict[str, Any]] = []
+    if about["metric"] == settings.metric:
+        outcomes = [
+            {"key": item.key, "label": label, "predicted": guess}
+            for item, label, guess in zip(rows.utterances[place], labels, guesses, strict=True)
+        ]
+    counts = _counts(settings, about["metric"], rows, question, place, answer)
+    if counts is None:
+        both = " and ".join(rows.classes)
+        about = {**about, "note": f"no utterances of both {both}: it is undefined"}
+    return Score(**about, counts=counts, n=len(labels), outcomes=outcomes)
 
 
-def _majority(rows: Rows) -> Iterator[Score]:
+def _counts(
+    settings: Settings, metric: str, rows: Rows, question: Question, place: slice, answer: Answer
+) -> Counts | None:
+    """The counts of a metric; None where it is undefined."""
+    blocks, labels, guesses = rows.blocks[place], question.labels[place], answer.predicted[place]
+    if metric == ACCURACY.name:
+        correct = [int(label == guess) for label, guess in zip(labels, guesses, strict=True)]
+        return ratio_counts(blocks, correct, [1] * len(correct))
+    if metric in OF_TWO_CLASSES:
+        target = [int(label == rows.classes[1]) for label in labels]
+        assert answer.scores is not None, "scores of two classes"
+        counts = trial_counts(blocks, blocks, target, answer.scores[place])
+        return counts if 0 < sum(target) < len(target) else None
+    # Words and phones of intervals are an open set, so test may have others.
+    counts = class_counts(blocks, labels, guesses, rows.known)
+    if settings.label == "speaker":  # records name nobody
+        counts["class"] = [hashed_block(name) for name in counts["class"]]
+    return counts
+
+
+def _majority(settings: Settings, rows: Rows) -> Iterator[Score]:
     """What always saying the most frequent training label gives; the first in order among equally
     frequent ones.
     """
     frequency = Counter(sorted(rows.labels[rows.train]))
     question = Question(rows.labels, control="majority")
     predicted = [frequency.most_common(1)[0][0]] * len(rows.labels)
-    yield from _scores(_common(rows, question) | {"layer": NO_LAYER}, rows, question, predicted)
+    answer = Answer(predicted, np.zeros(len(predicted)))
+    common = _common(settings, rows, question) | {"layer": NO_LAYER}
+    yield from _scores(settings, common, rows, question, answer)
 
 
 def _codelength(
@@ -446,14 +519,18 @@ def _codelength(
     train = rows.utterances[rows.train]
     order = np.array(in_drawn_order([item.key for item in train], problem.seed))
     labels = [rows.labels[rows.train][i] for i in order]
-    if task.settings.standardize:
+    settings = task.settings
+    if settings.standardize:
         scaler = Standardizer.of(values[rows.train])
         values = (values - scaler.mean) / scaler.scale  # in float64, as they are
 
     def learn(known: np.ndarray, sent: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         question = Question(rows.labels, chosen=order[known].tolist())
-        probe = _search(task, problem, rows, question, values, standardize=False).for_codes()
-        problem.progress.step(len(task.settings.l2))
+        search = Search(
+            strengths=settings.l2, standardize=False, solving=Solving(device=problem.device)
+        )
+        probe = _search(problem, rows, question, values, search).for_codes()
+        problem.progress.step(len(settings.l2))
         return probe.classes_, probe.predict_log_proba(values[rows.train][order[sent]])
 
     portions = online_code(labels, learn)
@@ -464,7 +541,10 @@ def _codelength(
     ]
     n_classes = len(set(labels))
     return Score(
-        **CODE,
+        metric=CODELENGTH.name,
+        higher_is_better=False,
+        select_by=settings.metric,
+        head=HEAD,
         layer=layer,
         split="train",
         counts=amount_counts([block_of(train[i]) for i in order], bits),
@@ -491,14 +571,15 @@ def _weighted(
     question = Question(rows.labels)
     of_sum = [features.read(layer, rows.utterances).values for layer in summed.layers]
     train = [values[rows.train] for values in of_sum]
-    probes = fit_weighted(
-        train, rows.labels[rows.train], task.settings.l2, problem.device, problem.progress.step
-    )
+    settings, labels = task.settings, rows.labels[rows.train]
+    head = logistic_head(_solving(settings, problem))
+    probes = fit_weighted(train, labels, settings.l2, head, problem.progress.step)
     dev = [values[rows.dev] for values in of_sum]
-    search = [on_dev(probe, dev, rows.labels[rows.dev]) for probe in probes]
-    best = probes[best_of(search)]
-    common = _common(rows, question) | summed.fields(best.shares) | _of_probe(search, best)
-    yield from _scores(common, rows, question, best.predict(of_sum))
+    search = [on_dev(probe, dev, rows.labels[rows.dev], settings.metric) for probe in probes]
+    best = probes[best_of(search, settings.metric)]
+    common = _common(settings, rows, question) | summed.fields(best.shares)
+    common |= _of_probe(search, best)
+    yield from _scores(settings, common, rows, question, _answer(rows, best, of_sum))
 
 
 KIND = Kind(
@@ -506,7 +587,7 @@ KIND = Kind(
     Settings,
     run,
     check,
-    lambda _: Main("linear", ACCURACY.name, ACCURACY.name, higher_is_better=True),
-    metrics=(ACCURACY.name, CODELENGTH.name),
+    lambda settings: Main(HEAD, settings.metric, settings.metric, higher_is_better=True),
+    metrics=(*OF_CLASSES, *OF_TWO_CLASSES, CODELENGTH.name),
     by_domain=True,
 )

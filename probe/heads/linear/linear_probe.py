@@ -2,14 +2,15 @@
 
 The objective is ``mean cross-entropy + l2 / 2 * ||W||^2`` without a penalty on the bias, so the
 meaning of ``l2`` does not depend on the number of rows; scikit-learn's ``C`` is ``1 / (l2 *
-rows)``. As in scikit-learn, two classes share one vector of weights. `probe.heads.linear.logistic`
-solves the problems of several strengths together.
+rows)``. As in scikit-learn, two classes share one vector of weights, and rows may be weighted by
+their class (``class_weight``). `probe.heads.linear.logistic` solves the problems of several
+strengths together.
 """
 
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -118,11 +119,14 @@ class Solving:
         max_iter: largest number of L-BFGS iterations.
         tol: see `probe.heads.linear.logistic.solve`; None means `TOLERANCE` of the rows' precision.
         device: torch device of the products.
+        class_weight: "balanced" gives all classes the same weight, as in scikit-learn: the weight
+            of a row is rows / (classes * rows of its class).
     """
 
     max_iter: int = 1000
     tol: float | None = None
     device: str = "cpu"
+    class_weight: Literal["none", "balanced"] = "none"
 
 
 SOLVING = Solving()
@@ -194,14 +198,25 @@ def fit_strengths(
     # penalty.
     penalties = [2 * l2 if len(known) == 2 else l2 for l2 in strengths]
     on_device = torch.from_numpy(of_present).to(solving.device)
+    weights = None
+    if solving.class_weight == "balanced":
+        weights = torch.from_numpy(balanced_weights(of_present)).to(solving.device)
     solutions: list[Solution] = []
     for start in range(0, len(penalties), together):
         group = penalties[start : start + together]
-        solutions += solve(inputs, on_device, len(present), group, tol, solving.max_iter, tick)
+        how = (group, tol, solving.max_iter, tick, weights)
+        solutions += solve(inputs, on_device, len(present), *how)
     probes = [LinearProbe(l2, standardize, solving.max_iter, tol) for l2 in strengths]
     for probe, solution in zip(probes, solutions, strict=True):
         _set_solution(probe, solution, known, present, scaler.mean, scale)
     return probes
+
+
+def balanced_weights(labels: np.ndarray) -> np.ndarray:
+    """(row,) the weight of each label, of mean 1; all classes that occur have the same sum."""
+    _, classes, counts = np.unique(labels, return_inverse=True, return_counts=True)
+    weights: np.ndarray = (len(labels) / (len(counts) * counts))[classes]
+    return weights
 
 
 def _targets(

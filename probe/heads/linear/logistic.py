@@ -73,6 +73,7 @@ def solve(
     tol: float = 1e-9,
     max_iter: int = 1000,
     tick: Callable[[], Any] = lambda: None,
+    row_weights: Tensor | None = None,
 ) -> list[Solution]:
     """Return one `Solution` for each of ``strengths``.
 
@@ -82,11 +83,13 @@ def solve(
         targets: (row,) int64, classes from 0, on the inputs' device.
         tol: the solver stops when a further step would gain less than this share of the loss.
         tick: called after each block of rows.
+        row_weights: (row,) of mean 1, by which each row counts; all 1 where None.
     """
     if inputs.shape[0] < inputs.shape[1]:
         inputs.rotate_into_span()
     basis = inputs.basis
-    ended = _Problems(inputs, targets, n_classes, strengths, tick).run(tol, max_iter)
+    problems = _Problems(inputs, targets, n_classes, strengths, tick, row_weights)
+    ended = problems.run(tol, max_iter)
     solutions = []
     for point, loss, n_iterations, converged in ended:
         weights = point[:-1] if basis is None else basis @ point[:-1]
@@ -156,8 +159,10 @@ class _Problems:
         n_classes: int,
         strengths: Sequence[float],
         tick: Callable[[], Any],
+        row_weights: Tensor | None = None,
     ) -> None:
         self.inputs, self.targets, self.tick = inputs, targets, tick
+        self.weights = None if row_weights is None else row_weights.to(inputs.dtype)
         self.n_classes, self.strengths = n_classes, strengths
         n_rows, dim = inputs.shape
         gram = torch.zeros(dim, dim, dtype=torch.float64, device=inputs.device)
@@ -165,6 +170,10 @@ class _Problems:
         every = max(1, n_rows // max(1, GRAM_ROWS * dim))
         for start, block in inputs.blocks():
             wide = block[-start % every :: every].double()
+            if self.weights is not None:
+                weights = self.weights[start : start + len(block), None]
+                wide = wide * weights[-start % every :: every].double().sqrt()
+                block = block * weights
             gram += wide.T @ wide
             self.sums.index_add_(0, targets[start : start + len(block)], block)
             tick()
@@ -187,7 +196,8 @@ class _Problems:
     def _start(self) -> "_Descent":
         """Return the state at zero weights, with a bias from the shares of the classes."""
         (n_rows, dim), like, n_strengths = self.inputs.shape, self.sums, len(self.strengths)
-        shares = torch.bincount(self.targets, minlength=self.n_classes).double() / n_rows
+        weights = None if self.weights is None else self.weights.double()
+        shares = torch.bincount(self.targets, weights, self.n_classes).double() / n_rows
         point = like.new_zeros(n_strengths, dim + 1, self.n_classes)
         point[:, -1] = shares.log().to(like.dtype)
         # All rows have the same errors except for their truth, so no product is needed.
@@ -250,7 +260,9 @@ class _Problems:
         """Call `visit` with direction and gradient in the axes of the Gram matrix."""
         if direction is not None:
             direction = torch.cat([self.axes @ direction[:, :-1], direction[:, -1:]], dim=1)
-        fitted, gradient = visit(self.inputs, self.targets, logits, direction, factor, self.tick)
+        fitted, gradient = visit(
+            self.inputs, self.targets, logits, direction, factor, self.tick, self.weights
+        )
         return fitted, torch.cat([self.axes.T @ gradient[:, :-1], gradient[:, -1:]], dim=1)
 
     def _penalise(
@@ -310,7 +322,7 @@ class _Problems:
         high = torch.full_like(slope, float("inf"))
         step, good = torch.ones_like(slope), torch.zeros_like(slope)
         for _ in range(STEPS):
-            fitted, end_slope = logits.slopes(self.targets, step - 1)
+            fitted, end_slope = logits.slopes(self.targets, step - 1, self.weights)
             end_loss = fitted + 0.5 * l2 * (square + 2 * step * cross + step**2 * rate)
             end_slope = end_slope + l2 * (cross + step * rate)
             worse, enough = _judge_step(loss, slope, step, end_loss, end_slope)
@@ -331,9 +343,13 @@ class _Problems:
         """Return spread (s, c) and axes (s, c, c) of the classes' mean covariance ``diag(p) - p
         p'`` under the current probabilities.
         """
-        shares = logits[:: max(1, len(logits) // CONFUSION_ROWS)].softmax(2)
-        products = torch.einsum("nsi,nsj->sij", shares, shares).double() / len(shares)
-        means = torch.diag_embed(shares.mean(0, dtype=torch.float64))
+        every = max(1, len(logits) // CONFUSION_ROWS)
+        shares = logits[::every].softmax(2)
+        weighted = shares
+        if self.weights is not None:
+            weighted = shares * self.weights[::every, None, None]
+        products = torch.einsum("nsi,nsj->sij", weighted, shares).double() / len(shares)
+        means = torch.diag_embed(weighted.mean(0, dtype=torch.float64))
         spread, axes = torch.linalg.eigh(means - products)
         return spread.clamp_min(0).to(logits.dtype), axes.to(logits.dtype)
 

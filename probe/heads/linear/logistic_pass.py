@@ -120,9 +120,11 @@ class Logits:
             block = slice(start, start + BLOCK_ROWS)
             self.now[block] += self.moved[block] * distance.to(self.now.dtype)[:, None]
 
-    def slopes(self, targets: Tensor, distance: Tensor) -> tuple[Tensor, Tensor]:
+    def slopes(
+        self, targets: Tensor, distance: Tensor, weights: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Return the mean cross-entropy and its slope, (s,) float64 each, at ``distance`` (s,)
-        along the last direction.
+        along the last direction; ``weights`` are the row weights of `visit`.
         """
         n_rows = len(targets)
         loss = torch.zeros_like(distance, dtype=torch.float64)
@@ -131,15 +133,18 @@ class Logits:
             block = slice(start, start + BLOCK_ROWS)
             moved = self.moved[block]
             logits = self.now[block] + moved * distance.to(moved.dtype)[:, None]
-            losses, errors = cross_entropy(logits, targets[block])
+            of_block = None if weights is None else weights[block]
+            losses, errors = cross_entropy(logits, targets[block], of_block)
             loss += losses
             slope += (errors * moved).sum((0, 2)).double()
         return loss / n_rows, slope / n_rows
 
 
-def cross_entropy(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+def cross_entropy(
+    logits: Tensor, targets: Tensor, weights: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """Return summed losses (s,) float64 and errors (row, s, c), which are probabilities minus the
-    truth, for logits (row, s, c) and classes (row,).
+    truth, for logits (row, s, c) and classes (row,). Row ``weights`` (row,) multiply both.
     """
     errors = logits.softmax(2)
     truth = targets[:, None, None].expand(-1, logits.shape[1], 1)
@@ -149,6 +154,9 @@ def cross_entropy(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         exact = logits.logsumexp(2, keepdim=True) - logits.gather(2, truth)
         losses = torch.where(rare, exact, losses)
     errors.scatter_(2, truth, right - 1)
+    if weights is not None:
+        losses *= weights[:, None, None]
+        errors *= weights[:, None, None]
     return losses.sum((0, 2), dtype=torch.float64), errors
 
 
@@ -159,6 +167,7 @@ def visit(
     direction: Tensor | None,
     factor: torch.dtype,
     tick: Callable[[], None],
+    row_weights: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Move all logits by a whole step along ``direction`` (None does not move them) and return the
     mean cross-entropy (s,) float64 and its gradient (s, d + 1, c).
@@ -167,6 +176,7 @@ def visit(
         factor: dtype of the products' factors; products of lower precision are summed in the
             precision of the rows.
         tick: called after each block.
+        row_weights: (row,) of mean 1; all 1 where None.
     """
     _, n_strengths, n_classes = logits.now.shape
     n_rows, dim = inputs.shape
@@ -183,7 +193,8 @@ def visit(
             moved = logits.moved[block]
             torch.add(factors @ weights, bias, out=moved.flatten(1))
             now += moved
-        losses, errors = cross_entropy(now, targets[block])
+        of_block = None if row_weights is None else row_weights[block]
+        losses, errors = cross_entropy(now, targets[block], of_block)
         loss += losses
         of_bias += errors.flatten(1).sum(0)
         if factor == inputs.dtype:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy.linalg import eigh
+from scipy.linalg import cho_factor, cho_solve, eigh
 from sklearn.base import BaseEstimator, MultiOutputMixin, RegressorMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
@@ -52,6 +52,26 @@ class RidgeProbe(MultiOutputMixin, RegressorMixin, BaseEstimator):
         check_is_fitted(self)
         X = validate_data(self, X, dtype=np.float64, reset=False)
         return X @ self.coef_.T + self.intercept_
+
+
+def fit_ridge(rows: np.ndarray, targets: np.ndarray, l2: float) -> RidgeProbe:
+    """A `RidgeProbe` of one strength above 0 on (row, dim) features as they are and (row,) numbers;
+    by Cholesky's factors, several times faster than the decomposition that serves all strengths.
+    """
+    mean, centre = rows.mean(axis=0, dtype=np.float64), targets.mean()
+    wide = rows - mean
+    n_rows, dim = wide.shape
+    few = n_rows < dim  # then the smaller matrix is that of the rows
+    square = wide @ wide.T if few else wide.T @ wide
+    square.flat[:: len(square) + 1] += l2 * n_rows
+    factor = cho_factor(square, overwrite_a=True, check_finite=False)
+    deviations = targets - centre
+    weights = wide.T @ cho_solve(factor, deviations) if few else None
+    probe = RidgeProbe(l2, standardize=False)
+    probe.coef_ = cho_solve(factor, wide.T @ deviations) if weights is None else weights
+    probe.intercept_ = float(centre - mean @ probe.coef_)
+    probe.n_features_in_ = dim
+    return probe
 
 
 @dataclass(frozen=True)

@@ -3,11 +3,12 @@
 The weights of the sum are a softmax over layers; they start equal and are trained with the head.
 Each layer is standardised first, because otherwise the layer with the largest values would
 dominate. The sum is scaled to the rms of 1 that a single layer has: different layers cancel in a
-sum, and the penalty on the head's weights would punish that. The objective is the loss of
-`probe.heads.linear.linear_probe` on the sum, as a function of weights and head. For given weights
-the head's problem is convex and is solved completely, which leaves a smooth function of one number
-per layer (variable projection, Golub & Pereyra 1973), whose gradient costs one product per layer.
-This function is not convex: another start may lead to another minimum.
+sum, and the penalty on the head's weights would punish that. The objective is the loss of the head
+on the sum, as a function of weights and head; the head is `probe.heads.linear.linear_probe`, or
+`probe.heads.linear.ridge` for numbers. For given weights the head's problem is convex and is solved
+completely, which leaves a smooth function of one number per layer (variable projection, Golub &
+Pereyra 1973), whose gradient costs one product per layer. This function is not convex: another
+start may lead to another minimum.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,7 +18,14 @@ from typing import Any
 import numpy as np
 from scipy.optimize import minimize
 
-from probe.heads.linear.linear_probe import LinearProbe, Solving, fit_strengths
+from probe.heads.linear.linear_probe import (
+    SOLVING,
+    LinearProbe,
+    Solving,
+    balanced_weights,
+    fit_strengths,
+)
+from probe.heads.linear.ridge import fit_ridge
 from probe.heads.linear.rows import Standardizer
 
 MOST_STEPS = 20  # steps of the search for the sum's weights
@@ -25,8 +33,55 @@ FLAT = 1e-4  # a gradient below it ends the search
 
 
 @dataclass(frozen=True)
+class Head:
+    """What is trained on a sum of layers.
+
+    Attributes:
+        fit: (row, dim) rows, labels, strength -> a probe with ``l2``, ``coef_`` and ``predict``,
+            and the loss that it ends at.
+        errors: probe, rows, labels -> (row, output) gradient of the loss by the outputs.
+    """
+
+    fit: Callable[[np.ndarray, np.ndarray, float], tuple[Any, float]]
+    errors: Callable[[Any, np.ndarray, np.ndarray], np.ndarray]
+
+
+def logistic_head(solving: Solving = SOLVING) -> Head:
+    """Multinomial logistic regression, see `probe.heads.linear.linear_probe`."""
+
+    def fit(rows: np.ndarray, labels: np.ndarray, l2: float) -> tuple[LinearProbe, float]:
+        (probe,) = fit_strengths(rows, labels, [l2], False, solving)
+        return probe, probe.objective_
+
+    def errors(probe: LinearProbe, rows: np.ndarray, labels: np.ndarray) -> np.ndarray:
+        gradient = _errors(probe, rows, labels)
+        if solving.class_weight == "balanced":
+            gradient *= balanced_weights(labels)[:, None]
+        return gradient
+
+    return Head(fit, errors)
+
+
+def ridge_head(labels: np.ndarray) -> Head:
+    """Ridge regression on (row,) numbers, see `probe.heads.linear.ridge`. The loss is a share of
+    the labels' variance, so that it does not depend on their unit.
+    """
+    variance = float(np.var(labels)) or 1.0
+
+    def fit(rows: np.ndarray, labels: np.ndarray, l2: float) -> tuple[Any, float]:
+        probe = fit_ridge(rows, labels, l2)
+        fitted = np.mean(np.square(probe.predict(rows) - labels)) + l2 * probe.coef_ @ probe.coef_
+        return probe, float(fitted) / 2 / variance
+
+    def errors(probe: Any, rows: np.ndarray, labels: np.ndarray) -> np.ndarray:
+        return (probe.predict(rows) - labels)[:, None] / len(labels) / variance
+
+    return Head(fit, errors)
+
+
+@dataclass(frozen=True)
 class WeightedProbe:
-    """A `LinearProbe` behind a sum of layers.
+    """A probe behind a sum of layers.
 
     Attributes:
         scalers: standardisation of each layer.
@@ -38,50 +93,61 @@ class WeightedProbe:
     scalers: Sequence[Standardizer]
     shares: np.ndarray
     rms: float
-    probe: LinearProbe
+    probe: Any
 
     @property
     def l2(self) -> float:
         """Strength of the head's penalty."""
-        return self.probe.l2
+        return float(self.probe.l2)
 
     @property
     def n_iter_(self) -> int:
-        """Iterations of the head's last solution."""
-        return self.probe.n_iter_
+        """Iterations of a logistic head's last solution."""
+        return int(self.probe.n_iter_)
 
     @property
     def converged_(self) -> bool:
-        """Whether the head's last solution converged."""
-        return self.probe.converged_
+        """Whether a logistic head's last solution converged."""
+        return bool(self.probe.converged_)
 
     @property
     def classes_(self) -> np.ndarray:
-        """(class,) labels, sorted."""
-        return self.probe.classes_
+        """(class,) labels of a logistic head, sorted."""
+        return np.asarray(self.probe.classes_)
 
     def predict_log_proba(self, layers: Sequence[np.ndarray]) -> np.ndarray:
-        """Return (row, class) log-probabilities for one (row, dim) array per layer."""
-        rows = [scaler.apply(values) for scaler, values in zip(self.scalers, layers, strict=True)]
-        return self.probe.predict_log_proba(_sum(self.shares, rows) / np.float32(self.rms))
+        """Return (row, class) log-probabilities of a logistic head for one (row, dim) array per
+        layer.
+        """
+        return np.asarray(self.probe.predict_log_proba(self._rows(layers)))
 
     def predict(self, layers: Sequence[np.ndarray]) -> np.ndarray:
-        """Return the most probable label of each row."""
-        return self.classes_[self.predict_log_proba(layers).argmax(axis=1)]
+        """Return the most probable label, or the number, of each row."""
+        return np.asarray(self.probe.predict(self._rows(layers)))
+
+    def _rows(self, layers: Sequence[np.ndarray]) -> np.ndarray:
+        """Return the (row, dim) sum divided by its rms."""
+        rows = [scaler.apply(values) for scaler, values in zip(self.scalers, layers, strict=True)]
+        return _sum(self.shares, rows) / np.float32(self.rms)
 
 
 def fit_weighted(
     layers: Sequence[np.ndarray],
     labels: Sequence[Any] | np.ndarray,
     strengths: Sequence[float],
-    device: str = "cpu",
+    head: Head | None = None,
     tick: Callable[[], Any] = lambda: None,
 ) -> list[WeightedProbe]:
     """Return one `WeightedProbe` per l2 strength for layers (row, dim) of one width.
 
     Each strength starts from the weights of the next larger one; the largest starts from equal
     weights.
+
+    Args:
+        head: the head that is trained on the sum; None means `logistic_head`.
+        tick: called after each step of the search for the sum's weights.
     """
+    head = head or logistic_head()
     scalers = [Standardizer.of(rows) for rows in layers]
     rows = [scaler.apply(values) for scaler, values in zip(scalers, layers, strict=True)]
     truth = np.asarray(labels)
@@ -100,17 +166,18 @@ def fit_weighted(
             mixture = _sum(shares, rows)
             rms = float(np.sqrt(np.mean(np.square(mixture), dtype=np.float64))) or 1.0
             mixture /= np.float32(rms)
-            (probe,) = fit_strengths(mixture, truth, [l2], False, Solving(device=device))
+            probe, objective = head.fit(mixture, truth, l2)
             probes[logits.tobytes()] = WeightedProbe(scalers, shares, rms, probe)
             tick()
-            by_sum = _errors(probe, mixture, truth) @ probe.coef_  # gradient, (row, dim)
+            # The gradient, (row, dim).
+            by_sum = head.errors(probe, mixture, truth) @ np.atleast_2d(probe.coef_)
             # The division by the rms removes the component along the sum.
             along = np.vdot(mixture, by_sum) / mixture.size
             by_share = [
                 np.vdot(values, by_sum) - along * np.vdot(values, mixture) for values in rows
             ]
             # shares @ by_share is 0, because the sum has no scale.
-            return probe.objective_, shares * (np.array(by_share) / rms)
+            return objective, shares * (np.array(by_share) / rms)
 
         options = {"maxiter": MOST_STEPS, "gtol": FLAT}
         start = minimize(loss, start, jac=True, method="L-BFGS-B", options=options).x

@@ -25,6 +25,7 @@ from probe.files import write_atomically
 from probe.measures.metrics import CODELENGTH, metric_of
 from probe.records import ACROSS_CONDITIONS, PER_FOLD, QUESTION
 from probe.reporting.losses import WORST, Losses
+from probe.reporting.report.confusions import confusions
 from probe.reporting.report.repeat_commands import commands, in_order
 from probe.reporting.report.summary import answers, baselines, headline, near_chance
 from probe.reporting.report.utterances import error_rows, outcome_faults
@@ -95,8 +96,8 @@ def page(data: Mapping[str, Any], title: str = TITLE) -> str:
 def content(
     records: pd.DataFrame, folders: Sequence[Path] = (), outcomes: bool = True
 ) -> dict[str, Any]:
-    """What the page shows, as JSON values; tables are objects of columns, scores are in percent
-    (codelengths in bits).
+    """What the page shows, as JSON values; tables are objects of columns, scores are in the unit
+    that their metric is printed in.
 
     ``scores`` and ``curves`` refer to ``questions`` by position; rows of other tables that belong
     together have equal texts in ``question``. Scores are of the headline heads; data and provenance
@@ -129,6 +130,7 @@ def content(
         "conditions": _conditions(conditions),
         "sampling": _sampling(scores),
         "domains": _domains(scores.domains()),
+        "confusions": _confusions(scores, rows),
         "errors": _errors(errors),
         "errors_left_out": faults,
         "corpora": _corpora(records),
@@ -140,12 +142,26 @@ def content(
 
 def _questions(rows: pd.DataFrame) -> pd.DataFrame:
     """The distinct places of scores; metrics that choose layers first, codelengths last."""
-    is_main, bits = rows["metric"] == rows["select_by"], rows["metric"] == CODELENGTH.name
-    rows = rows.assign(bits=bits, main=is_main, higher=rows["higher_is_better"].astype(bool))
-    order = (~is_main).astype(int) + bits
+    is_main = rows["metric"] == rows["select_by"]
+    rows = rows.assign(main=is_main, higher=rows["higher_is_better"].astype(bool))
+    rows = rows.assign(**_printed(rows))
+    order = (~is_main).astype(int) + (rows["metric"] == CODELENGTH.name)
     rows = rows.iloc[np.argsort(order.to_numpy(), kind="stable")].drop_duplicates(PLACE)
     rows = rows.assign(setting=_settings(rows), label=_labels(rows, PLACE))
-    return rows[[*PLACE, "setting", "label", "bits", "main", "higher"]].reset_index(drop=True)
+    return rows[[*PLACE, "setting", "label", "digits", "unit", "main", "higher"]].reset_index(
+        drop=True
+    )
+
+
+def _printed(rows: pd.DataFrame) -> Columns:
+    """How the numbers of each row's metric are printed: ``digits`` after the point, 0 for all that
+    `probe.measures.metrics.Metric.rounded` leaves, and ``unit``.
+    """
+    metrics = [metric_of(name) for name in rows["metric"]]
+    units = {"bits per label": "bits", "unit of the label": "in the label's unit"}
+    digits = [0 if one.unit == "unit of the label" else one.decimals(0) for one in metrics]
+    printed = [one.printed_unit for one in metrics]
+    return {"digits": digits, "unit": [units.get(unit, unit) for unit in printed]}
 
 
 def _settings(rows: pd.DataFrame) -> list[str]:
@@ -229,9 +245,24 @@ def _domains(rows: pd.DataFrame) -> Columns:
     return _of_questions(rows, by, columns | _percents(rows, ENDS))
 
 
+def _confusions(scores: Scores, rows: pd.DataFrame) -> list[dict[str, Any]]:
+    """See `probe.reporting.report.confusions.confusions`; ``question`` says what each is of."""
+    entries = confusions(scores.records, rows)
+    if not entries:
+        return []
+    by = ["task", "corpus", "condition", "train_condition", "train_domain", "test_domain", "head"]
+    labels = _labels(pd.DataFrame(entries), by)
+    shown = ("model", "layer", "classes", "counts")
+    return [
+        {"question": label, **{name: entry[name] for name in shown}}
+        for label, entry in zip(labels, entries, strict=True)
+    ]
+
+
 def _of_questions(rows: pd.DataFrame, by: Sequence[str], columns: Columns) -> Columns:
     higher = rows["higher_is_better"].astype(bool).tolist()
-    return columns | {"question": _labels(rows, by), "higher": higher} if len(rows) else {}
+    about: Columns = {"question": _labels(rows, by), "higher": higher, **_printed(rows)}
+    return columns | about if len(rows) else {}
 
 
 def _sampling(scores: Scores) -> str:
@@ -330,7 +361,7 @@ def _objects(rows: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def _percents(rows: pd.DataFrame, names: Mapping[str, str]) -> Columns:
-    """Columns of values as the page shows them: percent with one decimal, bits with two."""
+    """Columns of values as the page shows them, see `probe.measures.metrics.Metric.rounded`."""
     metrics = [metric_of(name) for name in rows["metric"]]
     return {
         name: [

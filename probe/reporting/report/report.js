@@ -34,20 +34,21 @@
     return members;
   }
 
-  const number = (value, bits) => (value == null ? "–" : value.toFixed(bits ? 2 : 1));
-  const signed = (value) => (value > 0 ? "+" : value < 0 ? "−" : "") + Math.abs(value).toFixed(1);
-  const interval = (row) => (row.low == null || row.high == null ? "" : `[${number(row.low, row.bits)}, ${number(row.high, row.bits)}]`);
+  // Digits after the point; 0 for a number that is rounded to significant digits already.
+  const number = (value, digits = 1) => (value == null ? "–" : digits ? value.toFixed(digits) : String(value));
+  const signed = (value, digits) => (value > 0 ? "+" : value < 0 ? "−" : "") + number(Math.abs(value), digits);
+  const interval = (row) => (row.low == null || row.high == null ? "" : `[${number(row.low, row.digits)}, ${number(row.high, row.digits)}]`);
   const way = (row) => `${row.higher ? "higher" : "lower"} is better`;
   const joined = (texts, by) => texts.filter(Boolean).join(by);
 
   // Kinds of columns: {title, cell(row) -> text or node, key(row) -> sorted by, number, down, head, words, optional}.
   const text = (title, name, more = {}) => ({ title, cell: (row) => row[name] || "–", ...more });
   const amount = (title, name, more = {}) =>
-    ({ title, number: true, cell: (row) => number(row[name], row.bits), key: (row) => row[name], ...more });
+    ({ title, number: true, cell: (row) => number(row[name], row.digits), key: (row) => row[name], ...more });
   const count = (title, name) => amount(title, name, { cell: (row) => String(row[name]) });
   const MODEL = text("model", "model", { head: true });
   const LAYER = text("layer", "layer", { number: true, down: false });
-  const scoreNode = (row) => el("span", { class: joined([row.mark, row.chance ? "chance" : ""], " ") || null }, number(row.value, row.bits));
+  const scoreNode = (row) => el("span", { class: joined([row.mark, row.chance ? "chance" : ""], " ") || null }, number(row.value, row.digits));
   const below = (content) => (content ? el("small", { class: "below" }, content) : "");
 
   // A table that the buttons in its head sort; a long one shows its first rows and a button for the rest.
@@ -127,8 +128,8 @@
     const height = Math.min(420, Math.max(240, width * 0.5));
     const edge = { left: 46, right: width - 14, top: 22, bottom: height - 44 };
     const [least, most] = values.length ? [Math.min(...values), Math.max(...values)] : [0, 1];
-    const span = Math.max(most - least, question.bits ? 0.1 : 5);
-    const step = [0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200].find((size) => span / size <= 6) || 500;
+    const span = Math.max(most - least, { 1: 5, 2: 0.1, 3: 0.05 }[question.digits] || 1e-9);
+    const step = [0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200].find((size) => span / size <= 6) || 500;
     const bottom = Math.floor(least / step) * step;
     const top = Math.max(Math.ceil(most / step) * step, bottom + step);
     const inner = edge.right - edge.left;
@@ -147,7 +148,7 @@
       const side = !last || tick.length <= 4 ? "middle" : at === 0 ? "start" : at === last ? "end" : "middle";
       root.append(svg("text", { x: x(at), y: edge.bottom + 18, "text-anchor": side }, tick));
     });
-    root.append(svg("text", { x: edge.left, y: 14 }, `${question.metric}, ${question.bits ? "bits" : "%"} (${way(question)})`),
+    root.append(svg("text", { x: edge.left, y: 14 }, `${joined([question.metric, question.unit], ", ")} (${way(question)})`),
       svg("text", { x: edge.right, y: height - 6, "text-anchor": "end" }, xTitle));
     return { root, x, y, edge };
   }
@@ -193,9 +194,9 @@
     }
     function light(one, point, across) {
       lit = { one, point, across };
-      const value = `${number(point.value, question.bits)} ${question.bits ? "bits" : "%"}`;
+      const value = joined([number(point.value, question.digits), question.unit], " ");
       const where = one.level ? "" : `, ${xTitle} ${ticks[point.at]}`;
-      const said = joined([value, interval({ ...point, bits: question.bits })], " ");
+      const said = joined([value, interval({ ...point, digits: question.digits })], " ");
       readout.replaceChildren(el("strong", {}, one.name), `${where}: ${joined([said, point.note], "; ")}`);
       draw();
     }
@@ -250,16 +251,16 @@
     const marks = (row) => joined([row.mark, row.chance ? "near chance" : "", row.shared ? "‡" : ""], ", ");
     const columns = [
       MODEL, text("task", "task"), LAYER,
-      amount("score", "value", { cell: (row) => el("span", {}, scoreNode(row), row.bits ? " bits" : "", below(interval(row))) }),
+      amount("score", "value", { cell: (row) => el("span", {}, scoreNode(row), row.unit === "bits" ? " bits" : "", below(interval(row))) }),
       { title: "marks", cell: (row) => marks(row) || "–" },
       { title: "condition", cell: (row) => row.setting || "clean", optional: true, words: true },
       { title: "metric", cell: (row) => `${row.metric} ${row.higher ? "↑" : "↓"}` },
-      amount("last layer", "last", { optional: true, cell: (row) => (row.last == null ? "–" : `${number(row.last, row.bits)} (${row.last_layer})`) }),
-      ...["final", "weighted", "majority", "shuffled", "fbank", "random"].map((name) => amount(name, name, { optional: true })),
+      amount("last layer", "last", { optional: true, cell: (row) => (row.last == null ? "–" : `${number(row.last, row.digits)} (${row.last_layer})`) }),
+      ...["final", "weighted", "majority", "mean", "shuffled", "fbank", "random"].map((name) => amount(name, name, { optional: true })),
       text("head", "head", { optional: true }), text("corpus", "corpus", { optional: true }),
       count("n", "n"), count("blocks", "blocks"), text("note", "note", { optional: true, words: true }),
     ];
-    const node = table("Scores in percent at the chosen layers", columns, rows, true);
+    const node = table(`Scores${rows.some((row) => !["%", "bits"].includes(row.unit)) ? "" : " in percent"} at the chosen layers`, columns, rows, true);
     const status = el("p", { class: "note", role: "status" });
     const tasks = ["", ...data.tasks];
     const metrics = [{ label: "the metric that chooses layers" }, { label: "all metrics" }];
@@ -288,9 +289,9 @@
       const series = curves.map(({ model, head, layers: names, chosen, ...values }) => ({
         name: heads ? `${model} (${head})` : model,
         level: names.length === 1,
-        points: names.map((layer, at) => ({ at: ticks.indexOf(layer), layer, ring: chosen === at, apart: rank(layer) === 1e7, bits: question.bits,
+        points: names.map((layer, at) => ({ at: ticks.indexOf(layer), layer, ring: chosen === at, apart: rank(layer) === 1e7, digits: question.digits,
           value: values.value[at], low: values.low[at], high: values.high[at], dev: values.dev[at],
-          note: joined([values.dev[at] == null ? "" : `on development data ${number(values.dev[at], question.bits)}`,
+          note: joined([values.dev[at] == null ? "" : `on development data ${number(values.dev[at], question.digits)}`,
             chosen === at ? "the chosen layer" : ""], "; ") })),
       }));
       const columns = [MODEL, { ...LAYER, key: (row) => row.at }, amount("score", "value"), { ...amount("95 % interval", "low"), cell: interval },
@@ -312,7 +313,7 @@
     if (cell?.loss == null) return "";
     const sign = cell.higher ? -1 : 1;
     const ends = [cell.loss_low, cell.loss_high].filter((end) => end != null).map((end) => sign * end).sort((a, b) => a - b);
-    return joined([signed(sign * cell.loss), ends.length > 1 ? `[${ends.map(signed).join(", ")}]` : ""], " ");
+    return joined([signed(sign * cell.loss, cell.digits), ends.length > 1 ? `[${ends.map((end) => signed(end, cell.digits)).join(", ")}]` : ""], " ");
   }
   const conditions = () => picker(questionsOf(rowsOf(data.conditions)), ({ label, members }) => {
     const names = distinct(members.map((row) => row.condition));
@@ -321,18 +322,25 @@
     const series = rows.map((row) => ({ name: `${row.model}, layer ${row.layer}`, points: ticks.map((name, at) =>
       ({ at, value: null, ...row.cells.get(name), note: lost(row.cells.get(name)) })) }));
     const columns = [MODEL, LAYER, ...cellColumns(names, (name) => (name === "(mean)" ? "mean of conditions" : name),
-      (cell) => el("span", {}, number(cell.value), below(lost(cell))))];
+      (cell) => el("span", {}, number(cell.value, cell.digits), below(lost(cell))))];
     if (rows.some((row) => row.chance)) columns.push({ title: "clean score", cell: (row) => row.chance || "above chance" });
-    const title = `${label}, % (${way(members[0])})`;
+    const title = `${joined([label, members[0].unit], ", ")} (${way(members[0])})`;
     return [table(title, columns, rows), chart(`Scores under conditions: ${title}`, series, ticks, members[0], "under")];
   });
   const domains = () => picker(questionsOf(rowsOf(data.domains)), ({ label, members }) => {
     const rows = spread(members, (row) => JSON.stringify([row.model, row.train_domain]), "test_domain");
     rows.forEach((row) => { row.layer = [...row.cells.values()].find((cell) => cell.layer)?.layer; });
     const columns = [MODEL, text("trained on", "train_domain"), LAYER, ...cellColumns(distinct(members.map((row) => row.test_domain)),
-      (name) => `tested on ${name}`, (cell) => el("span", {}, number(cell.value), el("small", {}, ` ${interval(cell)}`), below(cell.note)))];
-    return [table(`${label}, % (${way(members[0])})`, columns, rows)];
+      (name) => `tested on ${name}`, (cell) => el("span", {}, number(cell.value, cell.digits), el("small", {}, ` ${interval(cell)}`), below(cell.note)))];
+    return [table(`${joined([label, members[0].unit], ", ")} (${way(members[0])})`, columns, rows)];
   });
+  const confusions = () => picker(questionsOf(data.confusions), ({ label, members }) => members.map(({ model, layer, classes, counts }) => {
+    const rows = counts.map((cells, at) => ({ name: classes[at], cells, total: cells.reduce((sum, n) => sum + n, 0), at }));
+    const columns = [text("true \\ predicted", "name", { head: true }), ...classes.map((name, at) => ({ title: name, number: true,
+      key: (row) => row.cells[at], cell: (row) => el("span", { class: `share share${Math.ceil(row.total ? 5 * row.cells[at] / row.total : 0)}` }, String(row.cells[at])) })),
+      { title: "recall %", number: true, key: (row) => row.cells[row.at] / row.total, cell: (row) => (row.total ? number(100 * row.cells[row.at] / row.total) : "–") }];
+    return table(`${model}, layer ${layer}: ${label}`, columns, rows);
+  }));
   const errors = () => picker(questionsOf(rowsOf(data.errors)), ({ label, members }) => {
     const node = table(`Worst of ${label}`, [
       text("utterance", "key", { head: true }), { ...MODEL, head: false, optional: true }, text("seed", "seed", { optional: true }),
@@ -362,7 +370,7 @@
   byId("made").textContent = `Made by layerprobe ${data.version} from ${data.n_records} records. This file needs no network.`;
   byId("answers").append(...answers().filter(Boolean));
   const notes = { conditions: [data.sampling], errors: data.errors_left_out };
-  for (const [id, build] of Object.entries({ scores, layers, conditions, domains, errors, data: corpora, recipes, repeat })) {
+  for (const [id, build] of Object.entries({ scores, layers, conditions, domains, confusions, errors, data: corpora, recipes, repeat })) {
     const nodes = [...build()];
     if (id === "errors" || nodes.length) nodes.unshift(...(notes[id] || []).filter(Boolean).map((line) => el("p", { class: "note" }, line)));
     nodes.length ? byId(id).querySelector(".host").replaceChildren(...nodes) : byId(id).remove();

@@ -16,7 +16,7 @@ from probe.errors import listed
 from probe.measures.metrics import CODELENGTH, metric_of
 from probe.records import OWN_HEAD
 from probe.reporting.report.repeat_commands import in_order
-from probe.reporting.text import one_line, percent, trained_on
+from probe.reporting.text import one_line, trained_on
 from probe.reporting.ties import BEST, OTHERS, TIED
 
 NO_BEST = "is called best because the models were scored on different utterances"
@@ -119,7 +119,7 @@ def near_chance(row: Row) -> bool:
     where neither is known.
     """
     sign = 1 if row["higher_is_better"] else -1
-    levels = [row["majority"], row["shuffled"], metric_of(row["metric"]).chance]
+    levels = [row["majority"], row["mean"], row["shuffled"], metric_of(row["metric"]).chance]
     levels = [sign * level for level in levels if pd.notna(level)]
     end = row["low" if row["higher_is_better"] else "high"]
     worst = row["value"] if math.isnan(end) else end
@@ -162,7 +162,7 @@ def _about_best(cells: Sequence[Row], best: Sequence[Row]) -> list[str]:
         last = row["last_layer"]
         if not pd.isna(last) and last != row["layer"] and not math.isnan(row["last_value"]):
             whose = f"Last layer of {one_line(row['model'])}" if len(best) > 1 else "Its last layer"
-            sentences.append(f"{whose} ({one_line(last)}): {percent(row['last_value'])} %.")
+            sentences.append(f"{whose} ({one_line(last)}): {_amount(row, 'last_value')}.")
     others = [row for row in cells if row not in best]
     if tied := [row for row in others if row["mark"] == TIED]:
         sentences.append(f"Not significantly worse: {_values(tied)}.")
@@ -191,9 +191,16 @@ def _in_short(cells: Sequence[Row]) -> str:
 
 
 def _score_text(row: Row) -> str:
-    """A score in percent with its interval."""
-    ends = "" if math.isnan(row["low"]) else f" [{percent(row['low'])}, {percent(row['high'])}]"
-    return f"{percent(row['value'])} %{ends}"
+    """A score with its interval."""
+    text = metric_of(row["metric"]).text
+    ends = "" if math.isnan(row["low"]) else f" [{text(row['low'])}, {text(row['high'])}]"
+    return f"{_amount(row)}{ends}"
+
+
+def _amount(row: Row, name: str = "value") -> str:
+    """A number of a score, with % where it is one of percent."""
+    metric = metric_of(row["metric"])
+    return metric.text(row[name]) + (" %" if metric.printed_unit == "%" else "")
 
 
 def _scores_text(best: Sequence[Row]) -> str:
@@ -206,7 +213,7 @@ def _scores_text(best: Sequence[Row]) -> str:
 
 
 def _values(cells: Sequence[Row]) -> str:
-    return listed([f"{_named(row)} {percent(row['value'])} %" for row in cells], MOST_NAMED)
+    return listed([f"{_named(row)} {_amount(row)}" for row in cells], MOST_NAMED)
 
 
 def _named(row: Row) -> str:

@@ -31,6 +31,7 @@ from probe.reporting.tables.score_tables import (
     to_json,
     to_markdown,
 )
+from probe.reporting.text import units_text
 from probe.reporting.worst_groups import GROUPS
 
 if TYPE_CHECKING:
@@ -42,12 +43,10 @@ TABLE_HEAD = """# Scores
 
 Test scores at the layer that is best on dev. `last` is the highest numbered layer, `final` the \
 output after the final LayerNorm.
-`weighted` is a learned sum of all layers. Baselines at the same place: `majority`, always the \
-most frequent training label;
+`weighted` is a learned sum of all layers. Baselines at the same place: {constant};
 `shuffled`, trained on shuffled labels; `fbank` and `random`, filter banks and the same \
 architecture with random weights.
-`selectivity` is the score less that of labels drawn at random for each type. Codelengths are in \
-bits per label, all else in percent.
+`selectivity` is the score less that of labels drawn at random for each type. {units}
 Bold is the highest (↑) or lowest (↓) of the models; `mark` in the CSV says which are tied with \
 it: not shown to be worse.
 
@@ -162,6 +161,14 @@ def in_form(grids: Sequence[Grid], form: str, excel_safe: bool = False) -> str:
     return forms[form](grids)
 
 
+def _table_head(rows: pd.DataFrame) -> str:
+    """What stands above the scores at the chosen layers."""
+    constant = "`majority`, always the most frequent training label"
+    if rows["mean"].notna().any():
+        constant += "; `mean`, always the mean of the training labels"
+    return TABLE_HEAD.format(constant=constant, units=units_text(rows["metric"].unique()))
+
+
 def domains_text(grids: Sequence[Grid]) -> str:
     """The Markdown of ``domains.md`` from `domain_grids`; empty without any."""
     return DOMAINS_HEAD + grid.to_markdown(grids) if grids else ""
@@ -192,11 +199,11 @@ def write_tables(
     """
     prepared = records if isinstance(records, Scores) else Scores.of(records)
     losses = Losses(prepared, baseline)
-    layers, budgets = prepared.layers(), prepared.budgets()
+    chosen, layers, budgets = prepared.chosen(), prepared.layers(), prepared.budgets()
     has_shape = bool(layers[[column for column, _ in SHAPE.values()]].notna().any(axis=None))
     texts = {
-        "table.md": TABLE_HEAD + to_markdown(prepared.chosen(), layers=False),
-        "table.csv": to_csv(prepared.chosen()),
+        "table.md": _table_head(chosen) + to_markdown(chosen, layers=False),
+        "table.csv": to_csv(chosen),
         "layers.md": LAYERS_HEAD + (SHAPE_HEAD if has_shape else "") + layers_by_question(layers),
         "layers.csv": to_csv(layers),
         "domains.md": domains_text(domain_grids(prepared)),

@@ -11,7 +11,7 @@ from functools import lru_cache
 from itertools import pairwise
 
 from probe.reporting.tables.grid import Cell, Grid, of_columns
-from probe.reporting.text import DASH, one_line
+from probe.reporting.text import DASH, SCORE_INTERVAL, one_line
 from probe.reporting.ties import BEST, TIED
 
 PREAMBLE = r"\usepackage{adjustbox,amssymb,booktabs,longtable,siunitx}"
@@ -91,7 +91,8 @@ def _shared(grid: Grid) -> tuple[Grid, list[str]]:
 def _scores(grid: Grid) -> str:
     """The caption of a table without a title."""
     has_interval = any(cell.interval for row in grid.rows for cell in row)
-    return f"Scores in percent{' [95 % interval]' if has_interval else ''}"
+    unit = "" if any(column.name == SCORE_INTERVAL for column in grid.columns) else " in percent"
+    return f"Scores{unit}{' [95 % interval]' if has_interval else ''}"
 
 
 def _legend(grid: Grid) -> list[str]:

@@ -197,13 +197,17 @@ def _grid(
         for (line, head), row in at.items()
         if row["note"] and math.isnan(row["value"])
     ]
-    in_bits = any(metric_of(metric).in_bits for metric in rows["metric"].unique())
+    units = [
+        f"{metric} in {metric_of(metric).unit.replace('unit of', 'the unit of')}"
+        for metric in rows["metric"].unique()
+        if metric_of(metric).unit in ("bits per label", "unit of the label")
+    ]
     return of_columns(
         columns,
         of=of,
         better=bool(rows["higher_is_better"].iloc[0]) if same_direction else None,
         aside=aside,
-        notes=[*notes, *seed_notes(rows), *(["codelength in bits per label"] if in_bits else [])],
+        notes=[*notes, *seed_notes(rows), *units],
     )
 
 

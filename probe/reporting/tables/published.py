@@ -22,7 +22,7 @@ from probe.model_names import RANDOM, unrevised
 from probe.records import OWN_HEAD
 from probe.reporting.scores import seed_notes
 from probe.reporting.tables.grid import Cell, Column, Grid, of_columns, score, score_of
-from probe.reporting.text import DASH, INTERVAL, layer_text, metric_text
+from probe.reporting.text import DASH, interval_head, layer_text, metric_text
 
 # Columns of every file.
 COLUMNS = ["model", "hub_id", "task", "metric", "value", "split", "lm", "source", "certain"]
@@ -100,7 +100,7 @@ def published_grid(rows: pd.DataFrame) -> Grid:
         Column("metric"): [metric_text(row) for row in cells],
         Column("model"): rows["model"],
         Column("head"): rows["head"],
-        Column(INTERVAL, number=True): map(_our_score, cells),
+        Column(interval_head(rows["metric"]), number=True): map(_our_score, cells),
         Column("made like theirs %", number=True): map(_like_theirs, cells),
         Column("published %", number=True): map(_published, cells),
         Column("figure"): [_figure_name(row, numbers) for row in cells],

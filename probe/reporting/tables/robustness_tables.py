@@ -15,7 +15,7 @@ from probe.records import ACROSS_CONDITIONS
 from probe.reporting.layer_scores import Row
 from probe.reporting.losses import DOMAIN_TASKS, MEAN, WORST, Losses, chosen_rows
 from probe.reporting.tables.grid import Cell, Column, Grid, of_columns, to_markdown
-from probe.reporting.text import DASH, INTERVAL, escaped, percent, points, trained_on
+from probe.reporting.text import DASH, INTERVAL, escaped, interval_head, percent, points, trained_on
 
 HEAD = """# Robustness
 
@@ -93,6 +93,8 @@ whose interval reaches down to it.
 """
 NOTED = ("model", "condition", "train_domain", "test_domain", "column")
 NOTHING = "No clean records with others under conditions, and not several domains."
+# Parts of a score, whatever its unit.
+SHARES = {"relative", "margin_lost", "closed_first", "closed_second"}
 MARKS = {"most": "◆", "tied": "◇"}
 
 
@@ -257,7 +259,7 @@ def _tables(rows: pd.DataFrame, columns: Columns) -> list[Grid]:
             if row["note"] and row.get("condition") != WORST
         ]
         cells_of = {
-            Column(head, number=form is not TEXT or head in ALIGNED_RIGHT): [
+            Column(_head(head, group), number=form is not TEXT or head in ALIGNED_RIGHT): [
                 _cell(row, name, form) for row in cells
             ]
             for head, (name, form) in columns.items()
@@ -265,6 +267,10 @@ def _tables(rows: pd.DataFrame, columns: Columns) -> list[Grid]:
         empty = dict.fromkeys(columns, DASH)
         grids.append(of_columns(cells_of, empty, notes=notes, **_about(group)))
     return grids
+
+
+def _head(head: str, rows: pd.DataFrame) -> str:
+    return interval_head(rows["metric"]) if head == INTERVAL else head
 
 
 def _loss_tables(rows: pd.DataFrame) -> list[Grid]:
@@ -351,8 +357,9 @@ def _with_loss(row: Row | None) -> Cell:
     if row is None or math.isnan(row["value"]):
         return Cell(DASH)
     change = -row["loss"] if row["higher_is_better"] else row["loss"]
-    aside = "" if math.isnan(change) else f"({points(change)})"
-    return Cell(percent(row["value"]), aside=aside, value=row["value"], shared=_is_shared(row))
+    metric = metric_of(row["metric"])
+    aside = "" if math.isnan(change) else f"({metric.difference_text(change)})"
+    return Cell(metric.text(row["value"]), aside=aside, value=row["value"], shared=_is_shared(row))
 
 
 def _is_shared(row: Row) -> bool:
@@ -367,6 +374,10 @@ def _cell(row: Row | None, name: str, form: Form) -> Cell:
         return Cell(DASH)
     if form is TEXT:
         return Cell(_text(row, name))
+    metric = metric_of(row["metric"])
+    if metric.of_numbers and name not in SHARES:
+        own: dict[Form, Form] = {percent: metric.text, points: metric.difference_text}
+        form = own.get(form, form) or form
     of_score = name in ("value", "worst")
     value = row["worst_value"] if name == "worst" else row[name]
     if pd.isna(value):

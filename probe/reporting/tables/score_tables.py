@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 
 from probe.data.conditions.grammar import CLEAN
+from probe.measures.metrics import metric_of
 from probe.records import QUESTION
 from probe.reporting.scores import BASELINES, Scores, with_all_labels
 from probe.reporting.tables import grid
@@ -18,8 +19,10 @@ from probe.reporting.tables.grid import Cell, Column, Grid, of_columns, score, s
 from probe.reporting.text import (
     DASH,
     INTERVAL,
+    SCORE_INTERVAL,
     csv_text,
     escaped,
+    interval_head,
     json_text,
     layer_text,
     metric_text,
@@ -47,7 +50,7 @@ LEFT_OUT_IF_ALL = {
     "seeds": "1",
     "note": "",
 } | dict.fromkeys([*OTHER_SCORES, *SHAPE], DASH)
-ALIGNED_RIGHT = {"layer", INTERVAL, *OTHER_SCORES, "n", "blocks", "seeds", *SHAPE}
+ALIGNED_RIGHT = {"layer", INTERVAL, SCORE_INTERVAL, *OTHER_SCORES, "n", "blocks", "seeds", *SHAPE}
 
 
 def to_markdown(rows: pd.DataFrame, layers: bool) -> str:
@@ -82,7 +85,9 @@ def grid_of(rows: pd.DataFrame, layers: bool, titled: bool = False) -> Grid:
         columns = {}
         about = {"of": _question(cells[0]), "better": cells[0]["higher_is_better"]}
     columns |= {"model": rows["model"], "head": rows["head"], "layer": rows["layer"].fillna(DASH)}
-    columns[INTERVAL] = [score_of(row, "" if layers else row["mark"]) for row in cells]
+    columns[interval_head(rows["metric"])] = [
+        score_of(row, "" if layers else row["mark"]) for row in cells
+    ]
     columns |= _layer_columns(cells) if layers else _chosen_columns(cells)
     columns |= {"n": map(str, rows["n"]), "seeds": map(str, rows["n_seeds"])}
     columns |= {"blocks": map(str, rows["n_blocks"]), "note": rows["note"]}
@@ -193,13 +198,14 @@ def _matrix(rows: pd.DataFrame) -> Grid:
     layers = {row["train_domain"]: row["layer"] for row in cells if pd.notna(row["layer"])}
     trains, tests = (sorted({place[end] for place in at}) for end in (0, 1))
     sign = 1 if first["higher_is_better"] else -1
+    metric = metric_of(first["metric"])
 
     def cell(train: str, test: str) -> Cell:
         row, in_domain = at.get((train, test)), at.get((train, train))
         if row is None:
             return Cell(DASH)
         gap = sign * (in_domain["value"] - row["value"]) if in_domain else math.nan
-        aside = f"({points(gap)})" if train != test and not math.isnan(gap) else ""
+        aside = f"({metric.difference_text(gap)})" if train != test and not math.isnan(gap) else ""
         return score_of(row | {"low": math.nan, "high": math.nan}, aside=aside)
 
     columns: dict[Column, Iterable[Cell | str]] = {
@@ -271,8 +277,10 @@ def to_json(rows: pd.DataFrame) -> str:
 
 def _for_export(rows: pd.DataFrame) -> pd.DataFrame:
     """The rows with ten significant digits in every float, since the last ones differ between
-    processors; without the column of shared speakers where no score has any.
+    processors; without the columns of shared speakers and of means where no score has any.
     """
+    if "mean" in rows and rows["mean"].isna().all():
+        rows = rows.drop(columns="mean")
     if "shared_speakers" in rows:
         if (rows["shared_speakers"] > 0).any():
             rows = rows.astype({"shared_speakers": "Int64"})

@@ -1,0 +1,325 @@
+"""Kind ``regress``: one number per utterance (age, arousal, a rating, mean pitch) from pooled
+features, by ridge regression on every layer.
+
+Metric: ``ccc``, Lin's concordance (higher is better), or the one that ``metric`` names; Pearson's
+and Spearman's correlation, R2 and the mean absolute error in the label's unit stand beside it
+(`probe.measures.block_sums`). The strength of the l2 penalty is the one with the best dev value of
+the metric; among equals the one with the lowest dev mean squared error. All strengths come from one
+decomposition (`probe.heads.linear.ridge`).
+
+Beside every layer:
+
+* layer ``weighted``: a learned sum of all layers of one width (`probe.heads.linear.weighted_sum`);
+* controls: ``mean``, always the mean of the training labels, for which correlations are undefined;
+  ``shuffled``, trained on shuffled labels;
+* budgets: the same with some of the training labels (`probe.data.label_budgets`); dev and
+  test stay whole.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from probe.data.label_budgets import UtteranceBudget
+from probe.errors import ProbeError, listed
+from probe.evaluation.dataset import Features, Problem, Score, lacking, layer_sum, shuffled
+from probe.evaluation.kind import AtLeastOne, Kind, Main, ProjectedSettings, Rate, Several
+from probe.evaluation.labelled_rows import LabelledRows, labelled_rows
+from probe.evaluation.questions import Answers, budgets
+from probe.evaluation.tasks import Task
+from probe.heads.linear.ridge import fit_ridge_strengths
+from probe.heads.linear.weighted_sum import MOST_STEPS, fit_weighted, ridge_head
+from probe.measures.block_sums import moment_counts
+from probe.measures.counts import Counts, amount_counts, value_of
+from probe.measures.metrics import CCC, MAE, PEARSON, R2, SPEARMAN, metric_of
+from probe.records import NO_LAYER
+from probe.store.views import row_width
+
+Floats = NDArray[np.float64]
+METRICS = (CCC.name, PEARSON.name, SPEARMAN.name, MAE.name, R2.name)
+ALL_EQUAL = "all predictions, or all true values, are equal: it is undefined"
+HEAD = "ridge"
+MOST_OFFSET = 100_000  # beyond it the sums of squares lose the digits of the spread
+
+
+class Settings(ProjectedSettings):
+    """See tasks/README.md."""
+
+    label: str = "age"
+    view: Literal["mean", "meanstd"] = "meanstd"
+    metric: Literal["ccc", "pearson", "spearman", "mae", "r2"] = "ccc"
+    l2: AtLeastOne[Rate] = (1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0, 1000.0)
+    standardize: bool = True
+    weighted: bool = True
+    controls: Several[Literal["mean", "shuffled"]] = ("mean", "shuffled")
+    budgets: Several[UtteranceBudget] = ()
+
+    @property
+    def predicted_column(self) -> str:
+        """See `probe.evaluation.kind.Settings`."""
+        return self.label
+
+
+@dataclass(frozen=True)
+class Question:
+    """Numbers to learn, and which training rows may be learnt from.
+
+    Attributes:
+        labels: (row,) of all rows.
+        chosen: positions of training rows; all where None.
+    """
+
+    labels: Floats
+    control: str = ""
+    budget: str = ""
+    chosen: list[int] | None = None
+
+    @property
+    def name(self) -> str:
+        """Different for each question."""
+        return f"{self.control} {self.budget}"
+
+
+def run(task: Task[Settings], problem: Problem, features: Features) -> Iterator[Score]:
+    """Scores of every layer on dev and on each test set.
+
+    Raises:
+        ProbeError: a label that is no number, labels of training or dev that are all equal, or no
+            rows in a split.
+    """
+    settings = task.settings
+    rows, labels = _rows(task, problem)
+    if "mean" in settings.controls:
+        question = Question(labels, control="mean")
+        predicted = np.full(len(labels), labels[rows.train].mean())
+        common = _common(settings, rows, question) | {"layer": NO_LAYER}
+        yield from _scores(settings, common, rows, question, predicted)
+
+    def score(question: Question, layer: str, values: Floats) -> Iterator[Score]:
+        train, truth = values[rows.train], question.labels[rows.train]
+        if question.chosen is not None:
+            train, truth = train[question.chosen], truth[question.chosen]
+        probes = fit_ridge_strengths(
+            *(train, truth, settings.l2, settings.standardize), lambda: problem.progress.step(0)
+        )
+        dev = question.labels[rows.dev]
+        search = [
+            {"l2": probe.l2, **on_dev(settings.metric, dev, probe.predict(values[rows.dev]))}
+            for probe in probes
+        ]
+        probe = probes[best_of(search, settings.metric)]
+        about = {"layer": layer, "search": search, "chosen": {"l2": probe.l2}}
+        common = _common(settings, rows, question) | about
+        yield from _scores(settings, common, rows, question, probe.predict(values))
+        problem.progress.step(1)
+
+    answers = Answers(
+        _questions(task, problem, features, rows, labels),
+        name=lambda question: question.name,
+        n_steps=lambda _: 1,
+        read=lambda layer: features.read(layer, rows.utterances).values.astype(np.float64),
+        score=score,
+        sum_steps=len(settings.l2) * MOST_STEPS
+        if settings.weighted and settings.standardize
+        else 0,
+        score_sum=lambda: _weighted(task, problem, features, rows, labels),
+    )
+    yield from answers.scores(problem, features.layers)
+
+
+def check(task: Task[Settings], problem: Problem) -> None:
+    """Refuses what `run` would refuse, without features.
+
+    Raises:
+        ProbeError: see `run`.
+    """
+    _rows(task, problem)
+
+
+def on_dev(metric: str, truth: Floats, predicted: Floats) -> dict[str, float | None]:
+    """One strength's values in the search: of the metric, None where it is undefined, and the mean
+    squared error.
+    """
+    counts = _counts(metric, ["dev"] * len(truth), truth, predicted)
+    value = None if counts is None else value_of(counts, metric)
+    error = float(np.mean(np.square(truth - predicted)))
+    return {f"dev_{metric}": value, "dev_mean_squared_error": error}
+
+
+def best_of(search: Sequence[dict[str, Any]], metric: str) -> int:
+    """The entry that dev picks."""
+    sign = -1 if metric_of(metric).higher_is_better else 1
+
+    def rank(position: int) -> tuple[float, float]:
+        value = search[position][f"dev_{metric}"]
+        loss = math.inf if value is None else sign * value
+        return loss, search[position]["dev_mean_squared_error"]
+
+    return min(range(len(search)), key=rank)
+
+
+def _rows(task: Task[Settings], problem: Problem) -> tuple[LabelledRows, Floats]:
+    """What is trained on and scored, and its labels, (row,).
+
+    Raises:
+        ProbeError: see `run`.
+    """
+    column = task.settings.label
+    rows = labelled_rows(task.name, problem, column)
+    for name, part in rows.parts().items():
+        wrong = [item for item in part if not _is_number(item.label(column))]
+        if wrong:
+            examples = listed([f"{item.label(column)!r} of {item.key}" for item in wrong], 3)
+            raise ProbeError(
+                f"{task.name}: {column} of {len(wrong)} of {len(part)} {name} utterances is no "
+                f"number ({examples}); expected one such as 31.5, with a point and without a unit. "
+                "Leave it empty where it is unknown. Kind classify predicts names."
+            )
+    labels = np.array([float(item.label(column)) for item in rows.utterances])
+    for name, place in (("train", rows.train), ("dev", rows.dev)):
+        if np.ptp(labels[place]) == 0:
+            raise ProbeError(
+                f"{task.name}: {column} is {labels[place][0]:g} in all {len(labels[place])} {name} "
+                "rows; expected two values or more."
+            )
+    if abs(labels.mean()) > MOST_OFFSET * labels.std():
+        raise ProbeError(
+            f"{task.name}: the mean of {column}, {labels.mean():g}, is more than {MOST_OFFSET:,} "
+            f"times its spread, {labels.std():g}. Subtract a constant from all values."
+        )
+    if problem.strict:
+        for name, place in rows.tests.items():
+            if place.stop == place.start:
+                split = " ".join(filter(None, ("test", name)))
+                n_rows = len(problem.tests[name])
+                raise ProbeError(f"{task.name}: {lacking(split, n_rows, column)}")
+    return rows, labels
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return False
+
+
+def _questions(
+    task: Task[Settings], problem: Problem, features: Features, rows: LabelledRows, labels: Floats
+) -> list[Question]:
+    """The task itself, its controls, its budgets."""
+    questions = [Question(labels)]
+    if "shuffled" in task.settings.controls:
+        mixed = labels.copy()
+        for place in (rows.train, rows.dev):
+            mixed[place] = shuffled(labels[place].tolist(), problem.seed)
+        questions.append(Question(mixed, control="shuffled"))
+    train = labels[rows.train]
+    paid = budgets(
+        *(task, problem, features, rows.utterances[rows.train], [""] * len(train)),
+        lacks=lambda chosen: "labels that are all equal" if np.ptp(train[chosen]) == 0 else "",
+    )
+    return [*questions, *(Question(labels, budget=name, chosen=chosen) for name, chosen in paid)]
+
+
+def _common(settings: Settings, rows: LabelledRows, question: Question) -> dict[str, Any]:
+    """What all scores of a question share."""
+    n_train = rows.train.stop if question.chosen is None else len(question.chosen)
+    return {
+        "head": HEAD,
+        "select_by": settings.metric,
+        "control": question.control,
+        "budget": question.budget,
+        "n_train": n_train,
+        "excluded": rows.excluded,
+    }
+
+
+def _scores(
+    settings: Settings,
+    common: dict[str, Any],
+    rows: LabelledRows,
+    question: Question,
+    predicted: Floats,
+) -> Iterator[Score]:
+    """On dev and on each test set, from the predictions for all rows; the main metric comes
+    first.
+    """
+    places = [("dev", "", rows.dev), *(("test", *item) for item in rows.tests.items())]
+    names = sorted(METRICS, key=lambda name: name != settings.metric)
+    for split, test, place in places:
+        truth, guesses = question.labels[place], predicted[place]
+        outcomes = [
+            {"key": item.key, "true_value": float(true), "predicted_value": float(guess)}
+            for item, true, guess in zip(rows.utterances[place], truth, guesses, strict=True)
+        ]
+        for name in names:
+            counts = _counts(name, rows.blocks[place], truth, guesses) if len(truth) else None
+            note = f"no rows with {settings.label}" if not len(truth) else ALL_EQUAL
+            note = note if counts is None else common.get("note", "")
+            yield Score(
+                **{**common, "note": note},
+                split=split,
+                test_domain=test,
+                metric=name,
+                higher_is_better=metric_of(name).higher_is_better,
+                counts=counts,
+                n=len(truth),
+                outcomes=outcomes if name == settings.metric else (),
+            )
+
+
+def _weighted(
+    task: Task[Settings], problem: Problem, features: Features, rows: LabelledRows, labels: Floats
+) -> Iterator[Score]:
+    """Scores of a learned sum of layers of one width; none where there is no such sum."""
+    settings = task.settings
+    widths = {
+        layer: features.fitting.width or row_width(features.store.layers[layer], features.view)
+        for layer in features.layers
+    }
+    n_rows = len(rows.utterances)
+    summed = layer_sum(task.name, features, widths, n_rows, problem.memory_bytes)
+    if summed is None:
+        return
+    of_sum = [features.read(layer, rows.utterances).values for layer in summed.layers]
+    train, dev = ([values[place] for values in of_sum] for place in (rows.train, rows.dev))
+    truth = labels[rows.train]
+    tick = problem.progress.step
+    probes = fit_weighted(train, truth, settings.l2, ridge_head(truth), tick)
+    search = [
+        {"l2": probe.l2, **on_dev(settings.metric, labels[rows.dev], probe.predict(dev))}
+        for probe in probes
+    ]
+    best = probes[best_of(search, settings.metric)]
+    about = {"search": search, "chosen": {"l2": best.l2}} | summed.fields(best.shares)
+    common = _common(settings, rows, Question(labels)) | about
+    yield from _scores(settings, common, rows, Question(labels), best.predict(of_sum))
+
+
+def _counts(metric: str, blocks: Sequence[str], truth: Floats, predicted: Floats) -> Counts | None:
+    """The counts of a metric; None where it is undefined."""
+    if metric == MAE.name:
+        return amount_counts(blocks, np.abs(truth - predicted))
+    counts = moment_counts(blocks, truth, predicted, ranks=metric == SPEARMAN.name)
+    try:
+        value_of(counts, metric)
+    except ProbeError:
+        return None
+    return counts
+
+
+KIND = Kind(
+    "regress",
+    Settings,
+    run,
+    check,
+    lambda settings: Main(
+        HEAD, settings.metric, settings.metric, metric_of(settings.metric).higher_is_better
+    ),
+    metrics=METRICS,
+    by_domain=True,
+)

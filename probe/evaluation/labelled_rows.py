@@ -1,0 +1,80 @@
+"""The rows of a task that has one label for each utterance: those that train, choose and are
+scored.
+
+Rows without the label are left out and counted.
+"""
+
+import itertools
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from probe.data.corpus import Utterance
+from probe.errors import ProbeError
+from probe.evaluation.dataset import Problem, block_of, labelled, refuse_empty
+
+
+@dataclass(frozen=True)
+class LabelledRows:
+    """The utterances of a task in one line: training, dev, and each test set.
+
+    Attributes:
+        train, dev: where they stand in ``utterances``; ``tests``: name -> where.
+        excluded: utterances left out, by reason.
+    """
+
+    utterances: list[Utterance]
+    train: slice
+    dev: slice
+    tests: dict[str, slice]
+    excluded: dict[str, int]
+
+    @cached_property
+    def blocks(self) -> list[str]:
+        """(utterance,) see `probe.evaluation.dataset.block_of`."""
+        return [block_of(item) for item in self.utterances]
+
+    def parts(self) -> dict[str, list[Utterance]]:
+        """Training, dev and test sets as messages name them -> their utterances."""
+        tests = {" ".join(filter(None, ("test", name))): at for name, at in self.tests.items()}
+        places = {"train": self.train, "dev": self.dev, **tests}
+        return {name: self.utterances[place] for name, place in places.items()}
+
+
+def labelled_rows(
+    task: str, problem: Problem, column: str, others: Sequence[str] = ()
+) -> LabelledRows:
+    """The rows that have a value in ``column``.
+
+    Args:
+        others: further columns that the manifest must have.
+
+    Raises:
+        ProbeError: a column that the manifest lacks, or no rows to train on or to choose on.
+    """
+    for name in (column, *others):
+        if name not in problem.columns:
+            raise ProbeError(
+                f"{task}: the manifest has no column {name!r} that can be a label; it has "
+                f"{', '.join(problem.columns)}."
+            )
+    excluded: Counter[str] = Counter()
+    train, dev = (labelled(part, column, excluded) for part in (problem.train, problem.dev))
+    tests = {
+        name: labelled(problem.tests[name], column, tally)
+        for name, tally in problem.tallies(excluded).items()
+    }
+    refuse_empty(task, column, {"train": (problem.train, train), "dev": (problem.dev, dev)})
+    all_parts = [train, dev, *tests.values()]
+    ends = np.cumsum([0, *map(len, all_parts)]).tolist()
+    places = [slice(start, stop) for start, stop in itertools.pairwise(ends)]
+    return LabelledRows(
+        [item for part in all_parts for item in part],
+        places[0],
+        places[1],
+        dict(zip(tests, places[2:], strict=True)),
+        dict(excluded),
+    )
