@@ -145,8 +145,8 @@ models_options = built("models", _models, model_option, hook_option)
 corpus_option = option(
     "--corpus",
     required=True,
-    metavar="CSV",
-    help="Manifest of the corpus, or librispeech:ROOT#dev-clean,test-clean.",
+    metavar="CORPUS",
+    help="A table or folder, or FORM:ROOT#PART,PART such as kaldi:data#train,dev (docs/data.md).",
 )
 
 

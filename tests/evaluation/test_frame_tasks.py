@@ -252,7 +252,7 @@ def of_world(world: World, **settings: Any) -> tuple[dict[str, kind.Labelled], l
     }
     intervals = intervals_of(task, corpus, features, world.labels)
     problem = Problem(rows["train"], rows["dev"], {"": rows["test"]}, intervals=intervals)
-    sets = kind._labelled_sets(task, problem, features, Counter())
+    sets = kind.labelled_sets(task, problem, features, Counter())
     return sets, list(kind._questions(task, sets, sorted(set(sets["train"].labels)), 3))
 
 
@@ -621,7 +621,7 @@ def test_a_condition_that_changes_the_speed_moves_the_frames_and_not_their_numbe
         tests,
         intervals=intervals_of(task, corpus, features, world.labels),
     )
-    sets = kind._labelled_sets(task, problem, features, Counter())
+    sets = kind.labelled_sets(task, problem, features, Counter())
     assert list(sets["test clean"].chosen[0].frames) == list(range(10))
     # 30, 70, 110 ms ... of the longer audio; centres at 12.5 + 20 i ms
     assert list(sets["test slow"].chosen[0].frames) == [1, 3, 5, 7, 9, 11, 13, 15, 17, 18]

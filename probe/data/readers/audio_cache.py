@@ -45,7 +45,7 @@ def cached_rows(
     home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     folder = Path(home).expanduser() / "layerprobe" / "corpora" / fingerprint
     if not (folder / ROWS).is_file():
-        log.info("%s: writing its audio into %s", title, folder)
+        log.info("%s: reading it; audio that is no file is written into %s", title, folder)
         try:
             folder.parent.mkdir(parents=True, exist_ok=True)
             scratch = Path(tempfile.mkdtemp(prefix=f"{fingerprint}.", dir=folder.parent))

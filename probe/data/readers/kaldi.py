@@ -82,7 +82,10 @@ def _table(path: Path, problems: list[str]) -> Table:
     """The lines of a file by their first word; no lines where it does not exist."""
     table: Table = {}
     for where, line in lines_of(path) if path.is_file() else ():
-        key, rest = (*re.split("[ \t]+", line, maxsplit=1), "")[:2]
+        key, _, rest = line.partition(" ")
+        if "\t" in line:
+            key, rest = (*re.split("[ \t]+", line, maxsplit=1), "")[:2]
+        rest = rest.lstrip(" ")
         if key in table:
             line_text = table[key][0].rpartition(" ")[2]
             problems.append(f"{where}: {key!r} occurs on line {line_text} already. {FIX}.")
@@ -133,15 +136,16 @@ def _rows(
             for utterance, (where, *_) in segments.items()
             if utterance not in table and (folder / file).is_file()
         ]
+    same = dict.fromkeys(COLUMNS, "") | same
+    prefix = f"{root}{os.sep}"
     for utterance, (where, recording, start, end, channel) in segments.items():
         if recording not in recordings:
             continue  # it is among the problems
         audio = recordings[recording]
         values = {
-            **dict.fromkeys(COLUMNS, ""),
             **same,
             "id": utterance,
-            "path": audio.path.removeprefix(f"{root}{os.sep}"),
+            "path": audio.path.removeprefix(prefix),
             "text": texts.get(utterance, ("", ""))[1],
             "start": start,
             "end": end,
@@ -239,7 +243,7 @@ def _sides(folder: Path, recordings: dict[str, Recording], problems: list[str]) 
 READERS = (
     Reader(
         "kaldi",
-        "data directory of Kaldi (wav.scp), or folder with #train,dev,test",
+        "data directory of Kaldi, or folder with #train,dev,test",
         read_kaldi,
         lambda path: (path / "wav.scp").is_file() or any(path.glob("*/wav.scp")),
     ),

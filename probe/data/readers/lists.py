@@ -41,9 +41,10 @@ def lines_of(path: Path) -> Iterator[tuple[str, str]]:
         raise ProbeError(
             f"{path} line {line}: a NUL character; is the file in UTF-16? Save it as UTF-8."
         )
+    name = str(path)
     for number, line_text in enumerate(text.split("\n"), start=1):
         if stripped := line_text.strip(" \t\r"):
-            yield f"{path} line {number}", stripped
+            yield f"{name} line {number}", stripped
 
 
 def split_of(name: str) -> str:
@@ -80,8 +81,9 @@ def values_sha256(rows: Sequence[Row], columns: Sequence[str]) -> str:
     The same corpus in another folder keeps its hash.
     """
     digest = hashlib.sha256()
+    names_with_id = [name for name in columns if name != "path"]
     for row in rows:
         values: Mapping[str, str] = row.values
-        names = [name for name in columns if name != "path" or not values.get("id")]
+        names = names_with_id if values.get("id") else columns
         digest.update(json.dumps([values.get(name, "") for name in names]).encode() + b"\n")
     return digest.hexdigest()

@@ -174,7 +174,7 @@ def run(task: Task[Settings], problem: Problem, features: Features) -> Iterator[
         ProbeError: no labelled frames in a split, or one class only.
     """
     excluded: Counter[str] = Counter()
-    sets = _labelled_sets(task, problem, features, excluded)
+    sets = labelled_sets(task, problem, features, excluded)
     classes = sorted(set(sets["train"].labels))
     _refuse_one(task, classes)
     questions = list(_questions(task, sets, classes, problem.seed))
@@ -209,7 +209,7 @@ def run(task: Task[Settings], problem: Problem, features: Features) -> Iterator[
     yield from answers.scores(problem, features.layers)
 
 
-def check(task: Task[Settings], problem: Problem) -> None:
+def check(task: Task[Any], problem: Problem) -> None:
     """Refuses, without features, splits in which no utterance has a labelled interval, and a single
     label.
 
@@ -235,7 +235,7 @@ def check(task: Task[Settings], problem: Problem) -> None:
     _refuse_one(task, labels["train"])
 
 
-def _refuse_one(task: Task[Settings], classes: Collection[str]) -> None:
+def _refuse_one(task: Task[Any], classes: Collection[str]) -> None:
     if len(classes) < 2:
         raise ProbeError(
             f"{task.name}: all training frames have the label {min(classes)!r}; expected two "
@@ -244,9 +244,7 @@ def _refuse_one(task: Task[Settings], classes: Collection[str]) -> None:
 
 
 def _refuse_none(
-    task: Task[Settings],
-    problem: Problem,
-    sets: Mapping[str, tuple[Sequence[object], Sequence[object]]],
+    task: Task[Any], problem: Problem, sets: Mapping[str, tuple[Sequence[object], Sequence[object]]]
 ) -> None:
     """Raises where a set has no labelled frames; a test set only where the problem is strict."""
     needed = {
@@ -343,8 +341,8 @@ def _part(item: Labelled, positions: Sequence[int]) -> Labelled:
     )
 
 
-def _labelled_sets(
-    task: Task[Settings], problem: Problem, features: Features, excluded: Counter[str]
+def labelled_sets(
+    task: Task[Any], problem: Problem, features: Features, excluded: Counter[str]
 ) -> dict[str, Labelled]:
     """``train``, ``dev`` and ``test`` with the name of each test set -> its frames.
 
@@ -369,7 +367,7 @@ def _labelled_sets(
 
 def _labelled(
     utterances: Sequence[Utterance],
-    task: Task[Settings],
+    task: Task[Any],
     problem: Problem,
     features: Features,
     excluded: Counter[str],

@@ -95,9 +95,15 @@ def test_unsorted_files_are_read_in_the_order_of_the_segments(tmp_path: Path) ->
 
 
 def test_tabs_line_ends_of_windows_and_a_byte_order_mark_are_read(tmp_path: Path) -> None:
-    text = "\ufeffa-1\tein\u00a0Wort \u2028 mehr\r\nb-2\r\n"
+    text = "\ufeffa-1\tein\u00a0Wort \u2028 mehr\r\nb-2  zwei\tdrei\r\n"
     corpus = load_corpus(directory(tmp_path / "dev", DIGITS, text=text))
-    assert [item.text for item in corpus.utterances] == ["ein\u00a0Wort \u2028 mehr", ""]
+    texts = [item.text for item in corpus.utterances]
+    assert texts == ["ein\u00a0Wort \u2028 mehr", "zwei\tdrei"]
+
+
+def test_an_id_alone_has_an_empty_text(tmp_path: Path) -> None:
+    corpus = load_corpus(directory(tmp_path / "dev", DIGITS, text="a-1 one\nb-2\n"))
+    assert [item.text for item in corpus.utterances] == ["one", ""]
 
 
 def test_relative_paths_are_relative_to_the_folder_that_the_recipe_runs_in(tmp_path: Path) -> None:
