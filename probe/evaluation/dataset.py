@@ -264,6 +264,16 @@ class Features:
             else array
         )
 
+    def whole_rows(self, layer: str, utterances: Sequence[Utterance]) -> list[np.ndarray]:
+        """The (row, dim) stored rows of each utterance, neither pooled nor projected."""
+        rows: list[np.ndarray] = [np.zeros(0)] * len(utterances)
+        for condition, store in self.stores.items():
+            places = [i for i, item in enumerate(utterances) if item.condition == condition]
+            stored = [self.of(utterances[i]) for i in places]
+            for i, values in zip(places, store.read(layer, stored), strict=True):
+                rows[i] = values
+        return rows
+
     def project(self, layer: str, values: np.ndarray) -> np.ndarray:
         """(row, dim) values of a layer as heads read them: (row, width) float32, or as they are
         where no width is set.

@@ -134,6 +134,12 @@ CODELENGTH = Metric(
     unit="bits per label",
     counts="amounts",
 )
+ABX_ERROR = Metric("abx_error", "ABX error", higher_is_better=False, chance=0.5, counts="amounts")
+PNMI = Metric(
+    "pnmi", "phone-normalised mutual information", higher_is_better=True, counts="amounts"
+)
+PHONE_PURITY = Metric("phone_purity", "phone purity", higher_is_better=True, counts="hits")
+CLUSTER_PURITY = Metric("cluster_purity", "cluster purity", higher_is_better=True, counts="hits")
 UAR = Metric("uar", "unweighted average recall", higher_is_better=True, counts="classes")
 MACRO_F1 = Metric("macro_f1", "macro-averaged F1", higher_is_better=True, counts="classes")
 AUC = Metric("auc", "area under the ROC", higher_is_better=True, chance=0.5, counts="trials")
@@ -177,6 +183,7 @@ METRICS = {
         *(CCC, PEARSON, SPEARMAN, R2, MAE),
         *(WER, CER, PER, CODELENGTH),
         *(EER, EER_HULL, MIN_DCF_01, MIN_DCF_05),
+        *(ABX_ERROR, PNMI, PHONE_PURITY, CLUSTER_PURITY),
     )
 }
 

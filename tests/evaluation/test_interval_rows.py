@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from planted import FIELD, HOP, RATE_HZ, extracted
+from planted import FIELD, RATE_HZ
 from runs import run
+from words import HOP_S, N_FRAMES, write_words
 
 from probe.data.corpus import load_corpus
 from probe.data.intervals import LABEL
@@ -22,36 +23,11 @@ from probe.evaluation.trial_lists import load_labels
 from probe.records import NO_LAYER
 from probe.store.stores import select_store
 
-HOP_S = HOP / RATE_HZ
-SPLITS = ["train"] * 12 + ["dev"] * 6 + ["test"] * 6
-N_FRAMES = 40
-WORDS = ["aba", "cab", "bac", "abc"]
-
 
 @pytest.fixture
 def world(tmp_path: Path) -> Path:
-    """A folder with a corpus of four words each, whose phones are Gaussian in layer 1."""
-    generator = np.random.default_rng(3)
-    means = {name: 1.5 * generator.standard_normal(4) for name in "abc"}
-    rows, intervals = ["path,text,speaker,domain,split,duration_s"], ["path,start,end,label,word"]
-    layers: dict[str, list[np.ndarray]] = {"0": [], "1": []}
-    for i, split in enumerate(SPLITS):
-        (tmp_path / f"{i}.wav").touch()
-        rows.append(f"{i}.wav,,{split}{i % 3},,{split},")
-        frames = generator.standard_normal((N_FRAMES, 4))
-        layers["0"].append(frames.copy())
-        for j, word in enumerate(generator.choice(WORDS, 4)):
-            for k, phone in enumerate(word):
-                first = 10 * j + 3 * k
-                intervals.append(
-                    f"{i}.wav,{first * HOP_S:.4f},{(first + 3) * HOP_S:.4f},{phone},{word}"
-                )
-                frames[first : first + 3] += means[phone]
-        layers["1"].append(frames)
-    (tmp_path / "corpus.csv").write_text("\n".join(rows) + "\n")
-    (tmp_path / "phones.csv").write_text("\n".join(intervals) + "\n")
-    extracted(tmp_path / "features", layers, tmp_path / "corpus.csv", dtype="float32")
-    return tmp_path
+    """See `words.write_words`."""
+    return write_words(tmp_path)
 
 
 def task_of(folder: Path, **settings: Any) -> Path:
