@@ -222,7 +222,8 @@ CHOICE = [
     *["head", "train_domain", "budget"],
 ]
 PER_TRIAL = {"enroll", "test", "target", "rank"}
-# Columns of counts that are written as text -> their type.
+# Columns of counts that are written as text -> their type. They are written and read in this order,
+# since a column may repeat another one of the same line.
 PACKED = {
     **dict.fromkeys(sorted(PER_TRIAL), "<i4"),
     **dict.fromkeys(("at", "true_class", "predicted_class", "n"), "<i4"),
@@ -330,7 +331,7 @@ def _packed(counts: Mapping[str, Any], written: dict[str, str]) -> dict[str, Any
             counts.
     """
     packed = dict(counts)
-    for column in counts.keys() & PACKED:
+    for column in filter(counts.__contains__, PACKED):
         array = np.asarray(counts[column], PACKED[column])
         text = base64.b64encode(zlib.compress(array.tobytes(), 9)).decode()
         name = _name_of(text)
@@ -351,7 +352,7 @@ def _unpacked(counts: Mapping[str, Any], read: dict[str, bytes]) -> dict[str, An
             in an earlier line.
     """
     unpacked = dict(counts)
-    for column in counts.keys() & PACKED:
+    for column in filter(counts.__contains__, PACKED):
         text = counts[column]
         if not text.startswith(SAME):
             read[_name_of(text)] = zlib.decompress(base64.b64decode(text, validate=True))

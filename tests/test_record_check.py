@@ -4,8 +4,11 @@ page says what is checked.
 
 import hashlib
 import json
+import os
 import random
 import re
+import subprocess
+import sys
 import types
 from collections.abc import Callable
 from dataclasses import MISSING, fields, replace
@@ -19,7 +22,7 @@ from scored import HOSTILE, layers, scored, verified, with_counts
 from probe.cli import cli
 from probe.errors import ProbeError
 from probe.evaluation.kinds.registry import kinds
-from probe.measures.counts import amount_counts
+from probe.measures.counts import amount_counts, trial_counts
 from probe.measures.metrics import METRICS
 from probe.record_check import VALUES, check_records, contents, renew_intervals
 from probe.records import SINCE_4, WEIGHTED, Record, outcomes_path, write_records
@@ -326,6 +329,26 @@ def test_the_page_has_every_field_with_its_type_and_what_it_must_be() -> None:
         item.default is not MISSING or item.default_factory is not MISSING or item.name in PAGE
         for item in fields(Record)
     )
+
+
+def test_columns_that_repeat_one_of_the_same_line_are_read_in_any_process(tmp_path: Path) -> None:
+    """Trials of utterances have equal ends; sets of names have another order in each process."""
+    names = [f"s{i}" for i in range(12)]
+    counts = trial_counts(names, names, [i % 2 for i in range(12)], list(range(12)))
+    about = {"metric": "auc", "select_by": "auc", "n": 12, "n_blocks": 12}
+    write_records(tmp_path / "a.jsonl", [with_counts(counts, **about)])
+    code = (
+        "import sys; from probe.records import read_records; print(len(read_records(sys.argv[1])))"
+    )
+    for seed in ("1", "2", "3"):
+        done = subprocess.run(
+            [sys.executable, "-c", code, str(tmp_path / "a.jsonl")],
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert done.stdout == "1\n"
 
 
 def test_the_page_names_every_metric_and_the_check_knows_what_tasks_write() -> None:

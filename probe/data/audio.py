@@ -20,6 +20,7 @@ import numpy as np
 import soundfile
 import soxr
 
+from probe.data.archives import member_of, start_of
 from probe.data.audio_bytes import (
     Deadline,
     Read,
@@ -271,18 +272,22 @@ def read_header(
         UtteranceError: not a regular file, unreadable, empty, a truncated WAV, an absurd rate, not
             as long as promised, or an excerpt that is not in it.
     """
-    if excerpt.member:
-        content, _ = read_regular(path, root, member=excerpt.member)
-        return _header(reader_of(content), len(content), duration_s, excerpt)
     with open_regular(path, root) as (descriptor, status):
-        if status.st_size == 0:
-            raise UtteranceError("the file is empty (0 bytes)")
-
-        def read(start: int, n: int) -> bytes:
-            return os.pread(descriptor, n, start)
-
+        first, n_bytes = 0, status.st_size
         try:
-            return _header(read, status.st_size, duration_s, excerpt)
+            if excerpt.member:
+                member = member_of(descriptor, status, excerpt.member)
+                if member.is_deflated:
+                    content, _ = read_regular(path, root, member=excerpt.member)
+                    return _header(reader_of(content), len(content), duration_s, excerpt)
+                first, n_bytes = start_of(descriptor, member), member.n_bytes
+            if n_bytes == 0:
+                raise UtteranceError("the file is empty (0 bytes)")
+
+            def read(start: int, n: int) -> bytes:
+                return os.pread(descriptor, max(0, min(n, n_bytes - start)), first + start)
+
+            return _header(read, n_bytes, duration_s, excerpt)
         except OSError as error:
             raise cannot_be_read(error) from error
 

@@ -44,9 +44,11 @@ class Recordings:
         try:
             audio = recording.load(rate_hz, excerpt, duration_s, deadline)
         except UtteranceError as error:
-            if isinstance(error.__cause__, OSError | MemoryError) or not more_to_come:
+            # Time is over between two blocks, so the next excerpt goes on from there.
+            is_intact = error.__cause__ is None or isinstance(error.__cause__, TimeoutError)
+            if not more_to_come or isinstance(error.__cause__, MemoryError):
                 self.close()
-            elif error.__cause__ is not None:  # where the decoder stands is not known
+            elif not is_intact:
                 recording.reopen()
             raise
         if not more_to_come:

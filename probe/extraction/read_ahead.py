@@ -16,6 +16,7 @@ from probe.errors import UtteranceError
 from probe.store.feature_store import Failure
 
 MOST_AHEAD = 256
+MEMBER_S = 30  # of a member of an archive whose duration is not known
 Place = tuple[Path, str]  # of a recording: its file, and its name in an archive
 # Copies in float64 that a step of a condition makes for a while, against the two of float32 that
 # decoding makes.
@@ -201,9 +202,12 @@ def _expected_bytes(utterance: Utterance, rate_hz: int, disturbance: Disturbance
     """Bytes that decoding takes for a while: the samples twice, in blocks and joined; a condition
     takes several times as much, in float64.
     """
-    samples = float(max(0, _size_and_time(utterance.path)[0]))
     if seconds := utterance.excerpt.duration_s or utterance.duration_s:
         samples = seconds * rate_hz
+    elif utterance.excerpt.member:
+        samples = float(MEMBER_S * rate_hz)
+    else:
+        samples = float(max(0, _size_and_time(utterance.path)[0]))
     factor = 1.0
     if disturbance is not None:
         factor = DISTURBING * max(1.0, disturbance.condition.stretch)

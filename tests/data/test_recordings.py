@@ -18,6 +18,7 @@ from hostile import FORMATS, RATE_HZ, small_files, speechlike
 
 from probe.data import archives, sound_files
 from probe.data.audio import Audio, header_duration_s, load_audio, read_header
+from probe.data.audio_bytes import Deadline
 from probe.data.excerpts import WHOLE, Excerpt
 from probe.data.guarded_decoding import Decoder
 from probe.data.recordings import Recordings
@@ -376,6 +377,30 @@ def test_the_members_of_an_archive_are_listed_once(
     for member in ("in/a.wav", "in/b.wav", "in/a.wav"):
         load_audio(packed["x.tar"], RATE_HZ, excerpt=Excerpt(member=member))
     assert len(listed) == 1
+
+
+def test_an_excerpt_that_takes_too_long_leaves_the_next_one_where_the_decoder_is(
+    tmp_path: Path, counts: dict[str, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = written(tmp_path / "a", speechlike(20), format="MP3")
+    whole = load_audio(path, RATE_HZ).samples
+    monkeypatch.setattr(sound_files, "BLOCK_SAMPLES", RATE_HZ)
+    counts["samples"], late, recordings = 0, Deadline(100), Recordings()
+    checks: list[int] = []
+
+    def check() -> None:
+        checks.append(1)
+        if len(checks) == 12:
+            raise late.missed()
+
+    monkeypatch.setattr(late, "check", check)
+    with pytest.raises(UtteranceError, match="took longer"):
+        excerpt = Excerpt(18, 19)
+        recordings.load(path, RATE_HZ, excerpt=excerpt, more_to_come=True, deadline=late)
+    assert 9 * RATE_HZ < counts["samples"] < 12 * RATE_HZ
+    again = recordings.load(path, RATE_HZ, excerpt=Excerpt(18, 19.5))
+    np.testing.assert_array_equal(again.samples, whole[18 * RATE_HZ : 39 * RATE_HZ // 2])
+    assert counts["samples"] == 39 * RATE_HZ // 2
 
 
 @pytest.mark.parametrize("damage", ["cut off", "in the middle"])

@@ -17,7 +17,8 @@ from probe.errors import ProbeError
 from probe.evaluation.tasks import open_task
 from probe.measures.block_sums import confusion
 from probe.record_check import check_records
-from probe.records import Record, outcomes_path
+from probe.records import Record, outcomes_path, read_records
+from probe.reporting.report.page import content
 
 SIZES = {"train": 240, "dev": 120, "test": 120}
 N = sum(SIZES.values())
@@ -212,6 +213,25 @@ def test_a_task_by_recall_has_accuracy_f1_and_the_confusion_beside_it(
     majority = {record.metric: record.value for record in only(records, control="majority")}
     assert (majority["uar"], majority["auc"], majority["eer"]) == (0.5, 0.5, 0.5)
     assert check_records([file])[1] == []
+
+
+def test_the_report_has_the_confusions_and_the_worst_numbers(
+    sexes: tuple[Path, Path], ages: tuple[Path, list[Record]]
+) -> None:
+    folder, manifest = sexes
+    asked(folder, SEX + 'metric = "uar"\n', manifest)
+    page = content(read_records(folder / "results"), [folder / "results"])
+    (entry,) = page["confusions"]
+    assert (entry["model"], entry["layer"], entry["classes"]) == ("planted", "1", ["f", "m"])
+    assert np.sum(entry["counts"]) == 120
+    results = ages[0] / "results"
+    page = content(read_records(results), [results])
+    assert page["confusions"] == []
+    assert page["questions"][0]["digits"] == 3 and page["questions"][0]["unit"] == ""
+    worst = page["errors"]
+    error = abs(float(worst["reference"][0]) - float(worst["hypothesis"][0]))
+    last = abs(float(worst["reference"][-1]) - float(worst["hypothesis"][-1]))
+    assert error > last and worst["wrong"][0] > 99
 
 
 def test_auc_is_scikit_learn_s(sexes: tuple[Path, Path]) -> None:

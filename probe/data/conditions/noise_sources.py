@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from probe.data.audio import load_audio
 from probe.data.conditions.loudness import is_silent
 from probe.data.corpus import Corpus, Utterance, noise_rows
 from probe.data.excerpts import WHOLE, Excerpt
+from probe.data.recordings import Recordings
 from probe.errors import ProbeError, UtteranceError
 
 KEPT_BYTES = 256_000_000
@@ -53,7 +53,7 @@ class Sounds:
         """
         if (samples := self.kept.get(number)) is not None:
             return samples
-        samples, sha256 = _read(self.places[number], self.rate_hz, self.root)
+        samples, sha256 = _read(self.places[number], self.rate_hz, Recordings(self.root))
         if sha256 != self.sha256s[number]:
             name = _name(self.places[number])
             raise ProbeError(f"{name}: changed while features were extracted with it. Start again.")
@@ -96,8 +96,9 @@ def open_sounds(
     if path.suffix.lower() == ".csv":
         places = [(item.path, item.excerpt) for item in noise_rows(path, root)]
     sha256s, kept, n_bytes = [], {}, 0
+    recordings = Recordings(root)
     for number, place in enumerate(places):
-        samples, sha256 = _read(place, rate_hz, root)
+        samples, sha256 = _read(place, rate_hz, recordings)
         item = _name(place)
         if is_silent(samples):
             raise ProbeError(f"{item}: silent, so it can be no noise and no room. Remove it.")
@@ -147,11 +148,12 @@ def open_pool(corpus: Corpus, rate_hz: int, seed: int, root: Path | None = None)
     pool: list[Utterance] = []
     kept: dict[int, np.ndarray] = {}
     sha256s: list[str] = []
+    recordings = Recordings(root)
     for utterance in filter(None, itertools.chain.from_iterable(in_turn)):
         if len(pool) == POOL:
             break
         try:
-            samples, sha256 = _read((utterance.path, utterance.excerpt), rate_hz, root)
+            samples, sha256 = _read((utterance.path, utterance.excerpt), rate_hz, recordings)
         except ProbeError:
             continue
         samples = samples[: LONGEST_TALK_S * rate_hz].copy()
@@ -179,10 +181,12 @@ def _name(place: tuple[Path, Excerpt]) -> str:
     return "#".join(filter(None, map(str, place)))
 
 
-def _read(place: tuple[Path, Excerpt], rate_hz: int, root: Path | None) -> tuple[np.ndarray, str]:
+def _read(
+    place: tuple[Path, Excerpt], rate_hz: int, recordings: Recordings
+) -> tuple[np.ndarray, str]:
     path, excerpt = place
     try:
-        audio = load_audio(path, rate_hz, excerpt=excerpt, root=root)
+        audio = recordings.load(path, rate_hz, excerpt=excerpt, more_to_come=excerpt != WHOLE)
     except UtteranceError as error:
         raise ProbeError(f"{_name(place)}: {error}. Correct it or remove it.") from error
     return audio.samples, audio.sha256

@@ -25,6 +25,7 @@ from probe.files import write_atomically
 from probe.measures.metrics import CODELENGTH, metric_of
 from probe.records import ACROSS_CONDITIONS, QUESTION
 from probe.reporting.losses import WORST, Losses
+from probe.reporting.report.confusions import confusions
 from probe.reporting.report.repeat_commands import commands, in_order
 from probe.reporting.report.summary import answers, baselines, headline, near_chance
 from probe.reporting.report.utterances import error_rows, outcome_faults
@@ -129,6 +130,7 @@ def content(
         "conditions": _conditions(conditions),
         "sampling": _sampling(scores),
         "domains": _domains(scores.domains()),
+        "confusions": _confusions(scores, rows),
         "errors": _errors(errors),
         "errors_left_out": faults,
         "corpora": _corpora(records),
@@ -240,6 +242,20 @@ def _domains(rows: pd.DataFrame) -> Columns:
     by = ["task", "corpus", "condition", "metric", "head"]
     columns = _texts(rows, [*by, "model", "layer", "train_domain", "test_domain", "note"])
     return _of_questions(rows, by, columns | _percents(rows, ENDS))
+
+
+def _confusions(scores: Scores, rows: pd.DataFrame) -> list[dict[str, Any]]:
+    """See `probe.reporting.report.confusions.confusions`; ``question`` says what each is of."""
+    entries = confusions(scores.records, rows)
+    if not entries:
+        return []
+    by = ["task", "corpus", "condition", "train_condition", "train_domain", "test_domain", "head"]
+    labels = _labels(pd.DataFrame(entries), by)
+    shown = ("model", "layer", "classes", "counts")
+    return [
+        {"question": label, **{name: entry[name] for name in shown}}
+        for label, entry in zip(labels, entries, strict=True)
+    ]
 
 
 def _of_questions(rows: pd.DataFrame, by: Sequence[str], columns: Columns) -> Columns:

@@ -334,6 +334,13 @@
       (name) => `tested on ${name}`, (cell) => el("span", {}, number(cell.value, cell.digits), el("small", {}, ` ${interval(cell)}`), below(cell.note)))];
     return [table(`${joined([label, members[0].unit], ", ")} (${way(members[0])})`, columns, rows)];
   });
+  const confusions = () => picker(questionsOf(data.confusions), ({ label, members }) => members.map(({ model, layer, classes, counts }) => {
+    const rows = counts.map((cells, at) => ({ name: classes[at], cells, total: cells.reduce((sum, n) => sum + n, 0), at }));
+    const columns = [text("true \\ predicted", "name", { head: true }), ...classes.map((name, at) => ({ title: name, number: true,
+      key: (row) => row.cells[at], cell: (row) => el("span", { class: `share share${Math.ceil(row.total ? 5 * row.cells[at] / row.total : 0)}` }, String(row.cells[at])) })),
+      { title: "recall %", number: true, key: (row) => row.cells[row.at] / row.total, cell: (row) => (row.total ? number(100 * row.cells[row.at] / row.total) : "–") }];
+    return table(`${model}, layer ${layer}: ${label}`, columns, rows);
+  }));
   const errors = () => picker(questionsOf(rowsOf(data.errors)), ({ label, members }) => {
     const node = table(`Worst of ${label}`, [
       text("utterance", "key", { head: true }), { ...MODEL, head: false, optional: true }, text("seed", "seed", { optional: true }),
@@ -363,7 +370,7 @@
   byId("made").textContent = `Made by layerprobe ${data.version} from ${data.n_records} records. This file needs no network.`;
   byId("answers").append(...answers().filter(Boolean));
   const notes = { conditions: [data.sampling], errors: data.errors_left_out };
-  for (const [id, build] of Object.entries({ scores, layers, conditions, domains, errors, data: corpora, recipes, repeat })) {
+  for (const [id, build] of Object.entries({ scores, layers, conditions, domains, confusions, errors, data: corpora, recipes, repeat })) {
     const nodes = [...build()];
     if (id === "errors" || nodes.length) nodes.unshift(...(notes[id] || []).filter(Boolean).map((line) => el("p", { class: "note" }, line)));
     nodes.length ? byId(id).querySelector(".host").replaceChildren(...nodes) : byId(id).remove();

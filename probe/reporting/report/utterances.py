@@ -38,8 +38,9 @@ def error_rows(folders: Iterable[Path], files: Collection[str] | None = None) ->
     Returns:
         `RUN`, `HEAD`, ``model``, ``key``, ``reference``, ``hypothesis``, ``speaker``,
         ``duration_s`` (None where unknown), ``badness`` (the share that is wrong: errors per
-        reference word, or for a trial the share of trials of the other kind beyond it),
-        ``models`` (how many have this outcome with this seed) and ``models_wrong``.
+        reference word, for a number the share of utterances with a smaller error, for a trial the
+        share of trials of the other kind beyond it), ``models``
+        (how many have this outcome with this seed) and ``models_wrong``.
     """
     wanted = None if files is None else {Path(file).resolve() for file in files}
     rows: list[Row] = []
@@ -85,7 +86,11 @@ def _rows_of_file(path: Path, record: Record) -> list[Row]:
     rows = []
     for head, outcomes in by_head.items():
         try:
-            judge = _trial_judge(outcomes) if "enroll" in outcomes[0] else _judge_utterance
+            judge: Any = _judge_utterance
+            if "enroll" in outcomes[0]:
+                judge = _trial_judge(outcomes)
+            elif "true_value" in outcomes[0]:
+                judge = _number_judge(outcomes)
             for one in outcomes:
                 about = {"speaker": one.get("speaker", ""), "duration_s": one.get("duration_s")}
                 rows.append(run | dict(zip(HEAD, head, strict=True)) | about | judge(one))
@@ -112,6 +117,26 @@ def _judge_utterance(one: Outcome) -> Row:
         letters, length = character_errors(reference, hypothesis)
         row |= {"badness": errors / max(1, words), "letters": letters / max(1, length)}
     return row
+
+
+def _number_judge(outcomes: Sequence[Outcome]) -> Any:
+    """A function that judges a predicted number: wrong in the half with the larger errors, as badly
+    as the share of utterances with a smaller error.
+    """
+    errors = sorted(abs(one["predicted_value"] - one["true_value"]) for one in outcomes)
+
+    def judge(one: Outcome) -> Row:
+        error = abs(one["predicted_value"] - one["true_value"])
+        badness = bisect_left(errors, error) / len(errors)
+        return {
+            "key": str(one["key"]),
+            "reference": f"{one['true_value']:.4g}",
+            "hypothesis": f"{one['predicted_value']:.4g}",
+            "wrong": badness >= 0.5,
+            "badness": badness,
+        }
+
+    return judge
 
 
 def _trial_judge(outcomes: Sequence[Outcome]) -> Any:

@@ -250,10 +250,18 @@ def to_markdown(comparison: Comparison) -> str:
         f"# Comparison\n\nA: {escaped(comparison.a)}  \nB: {escaped(comparison.b)}\n",
         f"{comparison.summary()}\n",
         _changes_page(comparison.changes),
-        f"## Scores\n\n{HEAD}\n{_table(comparison, rows)}" if len(rows) else "",
+        f"## Scores\n\n{_head(rows)}\n{_table(comparison, rows)}" if len(rows) else "",
         *(_count_page(comparison.rows, verdict) for verdict in COUNTED),
     ]
     return "\n".join(filter(None, parts))
+
+
+def _head(rows: pd.DataFrame) -> str:
+    """What the numbers of the table are."""
+    if not any(metric_of(metric).of_numbers for metric in rows["metric"].unique()):
+        return HEAD
+    units = "(codelengths in bits, ccc, correlations and r2 as they are, mae in the label's unit)"
+    return HEAD.replace("(codelengths in bits)", units)
 
 
 def _changes_page(changes: list[dict[str, Any]]) -> str:
