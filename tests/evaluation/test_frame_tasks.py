@@ -974,3 +974,35 @@ def test_settings_of_derived_labels_that_do_not_agree_are_refused(
     world = World(tmp_path, splits(1, 1, 1))
     with pytest.raises(ProbeError, match=re.escape(message)):
         open_task(world.task(**settings))
+
+
+def test_rare_changes_of_speaker_are_scored_by_the_mean_of_recalls(tmp_path: Path) -> None:
+    utterances = [(split, [("a", 60), ("b", 60)]) for split in ["train"] * 6 + ["dev", "test"] * 3]
+    world = World(tmp_path, utterances)
+    starts = {i: 30 + 7 * i for i in range(len(utterances))}
+    turns = []
+    for i, start in starts.items():
+        for name, first, last in (("a", 0, start), ("b", start, 120)):
+            times = f"{first * HOP_S:.4f} {(last - first) * HOP_S:.4f}"
+            turns.append(f"SPEAKER {i} 1 {times} <NA> <NA> {name} <NA> <NA>")
+    (tmp_path / "turns.rttm").write_text("\n".join(turns))
+    numbers = iter(range(len(utterances)))
+
+    def draw(labels: list[str], generator: np.random.Generator) -> np.ndarray:
+        rows = generator.standard_normal((len(labels), 4))
+        start = starts[next(numbers)]
+        rows[start - 3 : start + 3, 0] += 2.5
+        return rows
+
+    world.extract({"0": draw})
+    settings = {"derive": "change", "metric": "uar", "class_weight": "balanced", "l2": [1e-2]}
+    done = world.run(keywords={"labels": tmp_path / "turns.rttm"}, **settings)
+    test = {(item.control, item.metric): item for item in done.records if item.split == "test"}
+    assert test["", "uar"].value > 0.8
+    assert test["majority", "uar"].value == 0.5 and test["majority", "accuracy"].value > 0.9
+    assert {item.select_by for item in done.records} == {"uar"}
+    cells = test["", "uar"].counts
+    assert sum(cells["n"]) == test["", "uar"].n and cells["class"] == ["change", "same"]
+    assert test["", "uar"].search[0]["dev_uar"] > 0.8
+    with pytest.raises(ProbeError, match="expected 'accuracy' without derive"):
+        open_task(world.task(metric="uar"))

@@ -11,7 +11,9 @@ hop, field or stride are scored on the same frames. At 20 ms the grid has frames
 ...: the families whose frames are centred at 12.5 + 20 i ms, at 12.5 + 10 i ms and at 20 i ms all
 have one within 5 ms, and none of them has two that are equally near.
 
-Metric: accuracy, correct frames / frames (higher is better), per speaker. Labels that training does
+Metric: accuracy, correct frames / frames (higher is better), per speaker; of derived labels, which
+are two, ``uar`` on request, the mean of their recalls, with accuracy beside it. ``class_weight =
+"balanced"`` gives both labels the same weight in training. Labels that training does
 not have count as errors. The strength of the l2 penalty is picked on dev, see
 `probe.evaluation.linear_search`.
 
@@ -39,7 +41,14 @@ from pydantic import Field, ValidationInfo, field_validator
 from probe.data.corpus import Utterance
 from probe.data.intervals import Derivation, Spans
 from probe.data.label_budgets import UtteranceBudget
-from probe.data.time_labels.derived import changes, speech_and_nonspeech
+from probe.data.time_labels.derived import (
+    CHANGE,
+    NONSPEECH,
+    SAME,
+    SPEECH,
+    changes,
+    speech_and_nonspeech,
+)
 from probe.errors import ProbeError, listed
 from probe.evaluation.dataset import (
     Features,
@@ -61,14 +70,15 @@ from probe.evaluation.kind import (
     TimeLabelSettings,
 )
 from probe.evaluation.kinds.row_reader import READ_BYTES, Chosen, StoredRows, in_store_order
-from probe.evaluation.linear_search import best_of, entry, judge, judged
+from probe.evaluation.linear_search import Judged, best_of, entry, judge, judged
 from probe.evaluation.questions import Answers, budgets
 from probe.evaluation.tasks import Task
 from probe.heads.ctc.modules import MOST_CONTEXT
 from probe.heads.linear.linear_probe import Solving, fit_strengths
 from probe.heads.linear.weighted_sum import MOST_STEPS, fit_weighted, logistic_head
-from probe.measures.counts import ratio_counts
-from probe.measures.metrics import ACCURACY
+from probe.measures.block_sums import class_counts
+from probe.measures.counts import Counts, ratio_counts
+from probe.measures.metrics import ACCURACY, UAR
 from probe.records import NO_LAYER
 
 log = logging.getLogger("probe")
@@ -97,7 +107,16 @@ class Settings(TimeLabelSettings, ProjectedSettings):
     derive: Literal["", "speech", "change"] = ""
     collar_ms: float = Field(50.0, ge=1, le=10_000)
 
-    UNHASHED: ClassVar = {**ProjectedSettings.UNHASHED, "derive": "", "collar_ms": 50.0}
+    metric: Literal["accuracy", "uar"] = "accuracy"
+    class_weight: Literal["none", "balanced"] = "none"
+
+    UNHASHED: ClassVar = {
+        **ProjectedSettings.UNHASHED,
+        "derive": "",
+        "collar_ms": 50.0,
+        "metric": "accuracy",
+        "class_weight": "none",
+    }
 
     @field_validator("derive")
     @classmethod
@@ -113,6 +132,13 @@ class Settings(TimeLabelSettings, ProjectedSettings):
         if info.data.get("derive") != "change":
             raise ValueError("no collar without derive = 'change'")
         return collar_ms
+
+    @field_validator("metric")
+    @classmethod
+    def _of_two_labels(cls, metric: str, info: ValidationInfo) -> str:
+        if metric == UAR.name and not info.data.get("derive"):
+            raise ValueError("'accuracy' without derive; the average recall is of two labels")
+        return metric
 
     @property
     def derivation(self) -> Derivation | None:
@@ -180,7 +206,7 @@ def run(task: Task[Settings], problem: Problem, features: Features) -> Iterator[
     questions = list(_questions(task, sets, classes, problem.seed))
     own = questions[0]
     questions += _budgets(task, problem, features, sets, own, classes)
-    common = {**METRIC, "excluded": dict(excluded)}
+    common = {**METRIC, "select_by": task.settings.metric, "excluded": dict(excluded)}
     yield from _majority(common, sets, own, classes)
     settings = task.settings
 
@@ -288,11 +314,12 @@ def _weighted(
         held["train"],
         question.targets["train"],
         task.settings.l2,
-        logistic_head(Solving(device=problem.device)),
+        logistic_head(_solving(task, problem)),
         problem.progress.step,
     )
-    search = [entry(probe, *judge(probe, held["dev"], question.targets["dev"])) for probe in probes]
-    probe = probes[best_of(search)]
+    of_dev = [judge(probe, held["dev"], question.targets["dev"]) for probe in probes]
+    search = _search(task, probes, of_dev, question)
+    probe = probes[best_of(search, task.settings.metric)]
     about = summed.fields(probe.shares) | {"search": search, "chosen": {"l2": probe.l2}}
     common = {**common, **about, "n_train": len(question.targets["train"])}
     for name, item in sets.items():
@@ -303,7 +330,7 @@ def _weighted(
                 else np.zeros(0, bool)
             )
             note = "; ".join(filter(None, [summed.note, question.notes.get(name, "")]))
-            yield _score({**common, "note": note}, name, item, hits)
+            yield from _scores({**common, "note": note}, name, item, hits)
 
 
 def _budgets(
@@ -540,7 +567,8 @@ def _majority(
     for name in sets:
         if name != "train":
             note = "; ".join(filter(None, [f"always {classes[most]!r}", question.notes[name]]))
-            yield _score({**fields, "note": note}, name, sets[name], question.targets[name] == most)
+            hits = question.targets[name] == most
+            yield from _scores({**fields, "note": note}, name, sets[name], hits)
 
 
 def _answers(
@@ -565,38 +593,61 @@ def _answers(
         )
         for name in sets:
             if name != "train":
-                yield _score({**common, "note": note}, name, sets[name], None)
+                yield from _scores({**common, "note": note}, name, sets[name], None)
         return
     probes = fit_strengths(
         rows["train"],
         question.targets["train"],
         task.settings.l2,
         task.settings.standardize,
-        Solving(device=problem.device),
+        _solving(task, problem),
         memory_bytes=problem.memory_bytes // 2,  # the other half is for rows as they are stored
         tick=lambda: problem.progress.step(0),
     )
     problem.progress.step(len(task.settings.l2))
     of_dev = judged(probes, rows["dev"].blocks(), question.targets["dev"])
-    search = [entry(probe, *item) for probe, item in zip(probes, of_dev, strict=True)]
-    best = best_of(search)
+    search = _search(task, probes, of_dev, question)
+    best = best_of(search, task.settings.metric)
     common = {**common, "search": search, "chosen": {"l2": probes[best].l2}}
     note = question.notes.get("dev", "")
-    yield _score({**common, "note": note}, "dev", sets["dev"], of_dev[best][0])
+    yield from _scores({**common, "note": note}, "dev", sets["dev"], of_dev[best][0])
     for name in sets:
         if name.startswith("test"):
             problem.progress.step(0)
             ((hits, _),) = judged([probes[best]], rows[name].blocks(), question.targets[name])
-            yield _score({**common, "note": question.notes.get(name, "")}, name, sets[name], hits)
+            note = question.notes.get(name, "")
+            yield from _scores({**common, "note": note}, name, sets[name], hits)
 
 
-def _score(common: Mapping[str, Any], name: str, item: Labelled, hits: np.ndarray | None) -> Score:
-    """The score of a set of frames from (row,) bool; without value for an empty set."""
+def _solving(task: Task[Settings], problem: Problem) -> Solving:
+    return Solving(device=problem.device, class_weight=task.settings.class_weight)
+
+
+def _search(
+    task: Task[Settings], probes: Sequence[Any], of_dev: Sequence[Judged], question: Question
+) -> list[dict[str, Any]]:
+    """What each strength gives on dev; the average recall too where that selects."""
+    search = [entry(probe, *item) for probe, item in zip(probes, of_dev, strict=True)]
+    if task.settings.metric == UAR.name:
+        truth = question.targets["dev"]
+        for line, (hits, _) in zip(search, of_dev, strict=True):
+            recalls = [float(hits[truth == label].mean()) for label in np.unique(truth)]
+            line["dev_uar"] = float(np.mean(recalls))
+    return search
+
+
+def _scores(
+    common: Mapping[str, Any], name: str, item: Labelled, hits: np.ndarray | None
+) -> Iterator[Score]:
+    """The scores of a set of frames from (row,) bool; without value for an empty set."""
     split, _, domain = name.partition(" ")
     fields = {**common, "split": split, "test_domain": domain, "n": len(item.owners)}
     if hits is None or not len(hits):
         note = common["note"] if hits is None else "no labelled frames"
-        return Score(**{**fields, "note": note}, counts=None)
+        yield Score(**{**fields, "note": note, "metric": common["select_by"]}, counts=None)
+        return
+    if common["select_by"] == UAR.name:
+        yield Score(**{**fields, "metric": UAR.name}, counts=_recall_counts(item, hits))
     correct = np.bincount(item.owners, weights=hits, minlength=len(item.chosen)).astype(np.int64)
     utterances = [(one.utterance, len(one.frames)) for one in item.chosen]
     outcomes = [
@@ -606,7 +657,18 @@ def _score(common: Mapping[str, Any], name: str, item: Labelled, hits: np.ndarra
     counts = ratio_counts(
         [block_of(utterance) for utterance, _ in utterances], correct, [n for _, n in utterances]
     )
-    return Score(**fields, counts=counts, outcomes=outcomes)
+    yield Score(**fields, counts=counts, outcomes=outcomes)
+
+
+def _recall_counts(item: Labelled, hits: np.ndarray) -> Counts:
+    """The confusion of two derived labels; what is no hit is the other one."""
+    pairs = ((CHANGE, SAME), (NONSPEECH, SPEECH))
+    classes = next(list(pair) for pair in pairs if item.labels[0] in pair)
+    truth = _codes(item.labels, classes)[item.segments]
+    predicted = np.where(hits, truth, 1 - truth)
+    blocks = [block_of(one.utterance) for one in item.chosen]
+    labels, guesses = ([classes[i] for i in codes] for codes in (truth, predicted))
+    return class_counts([blocks[i] for i in item.owners], labels, guesses, classes)
 
 
 KIND = Kind(
@@ -614,8 +676,8 @@ KIND = Kind(
     Settings,
     run,
     check,
-    lambda _: Main("linear", ACCURACY.name, ACCURACY.name, higher_is_better=True),
-    metrics=(ACCURACY.name,),
+    lambda settings: Main("linear", settings.metric, settings.metric, higher_is_better=True),
+    metrics=(ACCURACY.name, UAR.name),
     needs=frozenset({"labels"}),
     by_domain=True,
 )
