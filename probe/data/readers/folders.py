@@ -210,7 +210,10 @@ def read_audiofolder(source: Source) -> Reading:
             "tables with a column file_name."
         )
     reading = read_table(Source(source.text, source.root, tuple(files)))
-    return dataclasses.replace(reading, name=root.resolve().name)
+    rows = list(reading.rows)
+    if (n := len(audio_names(files_below(root))[0]) - len(rows)) > 0:
+        log.info("%s: %s that no table names are left out", source.text, counted(n, "audio file"))
+    return dataclasses.replace(reading, name=root.resolve().name, rows=rows)
 
 
 def _metadata(folder: Path) -> list[str]:

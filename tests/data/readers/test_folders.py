@@ -171,6 +171,16 @@ def test_a_file_that_metadata_names_and_that_is_not_there_is_refused(tmp_path: P
         load_corpus(tmp_path)
 
 
+def test_audio_that_metadata_does_not_name_is_left_out_and_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder(tmp_path, "1.wav", "2.wav", "3.wav")
+    (tmp_path / "metadata.csv").write_text("file_name,text\n1.wav,x\n")
+    with caplog.at_level(logging.INFO, "probe"):
+        assert len(load_corpus(tmp_path).utterances) == 1
+    assert "2 audio files that no table names are left out" in caplog.text
+
+
 def test_an_audiofolder_without_metadata_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ProbeError, match=r"no metadata\.csv or metadata\.jsonl in "):
         load_corpus(f"audiofolder:{folder(tmp_path, '1.wav')}")

@@ -105,3 +105,13 @@ def test_trial_lists_name_utterances_as_the_list_does(tmp_path: Path, form: str)
     (tmp_path / "trials").write_text("\n".join(lines) + "\n")
     trials = load_trials(tmp_path / "trials", corpus).trials
     assert [(item.enroll.key, item.test.key, item.target) for item in trials] == pairs
+
+
+def test_a_line_of_kaldis_lists_that_has_another_word_is_refused(tmp_path: Path) -> None:
+    corpus = load_corpus(unpacked(tmp_path, {}, LINES))
+    a, b, *_ = UTTERANCES
+    (tmp_path / "trials").write_text(f"{a} {b} target\n{a} {b} imposter\n")
+    with pytest.raises(
+        ProbeError, match=r"trials line 2: 3 fields .*expected `path1 path2 target`"
+    ):
+        load_trials(tmp_path / "trials", corpus)
