@@ -3,8 +3,9 @@
     python benchmarks/manifests.py [--rows 1000000] [--forms csv jsonl] [--folder DIR]
 
 Each form is read in a process of its own by `probe.load_corpus`; every row names a file of its own,
-a thousand to a folder. Prints seconds from the call to the corpus, seconds to the first progress on
-a terminal, and the peak memory of the process with everything that it has imported.
+a thousand to a folder. Prints seconds from the call to the corpus, on the clock and of the
+processor, seconds from the start of Python to the first progress on a terminal, and the peak memory
+of the process with everything that it has imported.
 """
 
 import argparse
@@ -15,6 +16,7 @@ import resource
 import subprocess
 import sys
 import tempfile
+import termios
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -53,16 +55,17 @@ def one(manifest: str) -> None:
     """Prints seconds and MB of reading one manifest."""
     import probe
 
-    start = time.perf_counter()
+    start, cpu_start = time.perf_counter(), time.process_time()
     corpus = probe.load_corpus(manifest)
-    seconds = time.perf_counter() - start
+    seconds, cpu_s = time.perf_counter() - start, time.process_time() - cpu_start
     megabytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(len(corpus.utterances), seconds, megabytes)
+    print(len(corpus.utterances), seconds, cpu_s, megabytes)
 
 
-def measured(manifest: Path) -> tuple[int, float, float, float]:
-    """Utterances, seconds, MB, and seconds to the first progress (with the import of probe)."""
+def measured(manifest: Path) -> tuple[str, ...]:
+    """What `one` prints of a manifest, and seconds to the first progress."""
     terminal, end = pty.openpty()
+    termios.tcsetwinsize(end, (24, 80))  # a bar as wide as a terminal without a size is empty
     start = time.perf_counter()
     child = subprocess.Popen(
         [sys.executable, __file__, "--one", str(manifest)],
@@ -80,8 +83,7 @@ def measured(manifest: Path) -> tuple[int, float, float, float]:
     except OSError:  # the other end was closed
         pass
     printed, _ = child.communicate()
-    n_utterances, seconds, megabytes = printed.split()
-    return int(n_utterances), float(seconds), float(megabytes), first_s
+    return (*printed.split(), str(first_s))
 
 
 def main() -> None:
@@ -100,10 +102,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=chosen.folder) as temporary:
         write(Path(temporary), chosen.rows)
         print(f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores\n")
-        print("| form | rows | seconds | first progress, s | peak MB |\n|---|--:|--:|--:|--:|")
+        print("| form | rows | seconds | CPU s | peak MB | first progress, s |")
+        print("|---|--:|--:|--:|--:|--:|")
         for form in chosen.forms:
-            n, seconds, megabytes, first_s = measured(Path(temporary) / f"corpus.{form}")
-            print(f"| {form} | {n} | {seconds:.1f} | {first_s:.1f} | {megabytes:.0f} |", flush=True)
+            n, *figures = measured(Path(temporary) / f"corpus.{form}")
+            cells = [form, n, *(f"{float(item):.1f}" for item in figures)]
+            print(f"| {' | '.join(cells)} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -67,6 +67,8 @@ OPTIONAL = ("folds",)
 OWN_HEAD = "own-ctc"
 # Names that stand where a layer's does.
 WEIGHTED = "weighted"  # a learned sum of all layers
+PER_FOLD = "per-fold"  # of a task with folds: the layer that each of them chose
+COMBINED = (WEIGHTED, PER_FOLD)  # no points of a layer curve
 NO_LAYER = "none"  # of a score that no feature has a part in
 SEVERAL = "several"  # stands where a condition's name does
 
@@ -78,7 +80,8 @@ class Record:
     Attributes:
         model: the model as it was named on the command line.
         revision: resolved commit, seed of random weights, or version of a spectral front-end.
-        layer: ``0``..``N``, ``final``, ``conv``; `WEIGHTED` for the learned sum of all; ``ctc`` for
+        layer: ``0``..``N``, ``final``, ``conv``; `WEIGHTED` for the learned sum of all;
+            `PER_FOLD` for the layer that each fold chose; ``ctc`` for
             a checkpoint's own head; `NO_LAYER` for a majority class.
         layer_index: position of the layer in its model, from 0; orders tables and curves.
         depth: relative depth, from 0 (input of the first block) to 1 (output of the last); None for
@@ -604,7 +607,7 @@ def chosen_layers(records: "pd.DataFrame") -> "pd.DataFrame":
     """One row per `CHOICE` that has a dev score, with the best layer in ``chosen_layer``.
 
     Best by the dev value of the metric ``select_by``; ties go to the lowest layer. Controls and the
-    weighted sum do not stand for it.
+    weighted sum do not stand for it. Of a task with folds it is `PER_FOLD`.
     """
     dev = source_dev(records)
     dev = dev[
@@ -614,5 +617,6 @@ def chosen_layers(records: "pd.DataFrame") -> "pd.DataFrame":
         & (dev["layer"] != WEIGHTED)
     ]
     loss = dev["value"].where(~dev["higher_is_better"].astype(bool), -dev["value"])
+    loss = loss.where(dev["layer"] != PER_FOLD, -np.inf)
     best = dev.assign(loss=loss).sort_values(["loss", "layer_index"]).drop_duplicates(CHOICE)
     return best[[*CHOICE, "layer"]].rename(columns={"layer": "chosen_layer"})

@@ -6,15 +6,14 @@ share speakers, room and microphone, so they are named.
 
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from probe.brief import counted
 from probe.data.excerpts import ROUNDING_S, WHOLE, Excerpt
 from probe.errors import listed
 
 
-@dataclass(frozen=True, slots=True)
-class _Use:
+class _Use(NamedTuple):
     """A row that uses a recording; ``written`` is its path in the manifest."""
 
     where: str
@@ -37,7 +36,7 @@ class SharedRecordings:
     """Which rows use which recording, of the rows that were added."""
 
     def __init__(self) -> None:
-        self._uses: dict[tuple[str, str], list[_Use]] = defaultdict(list)
+        self._uses: dict[str | tuple[str, str], list[_Use]] = defaultdict(list)
 
     def add(self, where: str, file: str, split: str, excerpt: Excerpt, written: str) -> None:
         """Add a row.
@@ -47,7 +46,8 @@ class SharedRecordings:
             file: the recording's file, with symbolic links resolved.
             written: its path as the row has it.
         """
-        self._uses[file, excerpt.member].append(_Use(where, split, excerpt, written))
+        recording = (file, excerpt.member) if excerpt.member else file
+        self._uses[recording].append(_Use(where, split, excerpt, written))
 
     def problems(self) -> Iterator[str]:
         """What is wrong: sound that is in two splits."""

@@ -3,8 +3,9 @@
 The setting ``folds`` names the folds (`probe.data.splits`). For each of them, the fold is the test
 set, the next fold is the dev set that chooses the settings, and the others are for training. Counts
 are summed over the folds before value and interval are computed from them, so a pooled score is of
-every utterance once. Settings are chosen within each fold; the layer is chosen by the pooled dev
-score.
+every utterance once. Settings and the layer are chosen within each fold: dev rows of one fold are
+test rows of another, so the layer with the best pooled dev score would be chosen with the rows that
+are reported.
 """
 
 import logging
@@ -23,6 +24,7 @@ from probe.evaluation.dataset import Score
 from probe.evaluation.tasks import Task
 from probe.measures.counts import pooled_counts
 from probe.measures.metrics import metric_of
+from probe.records import NO_LAYER, PER_FOLD, WEIGHTED
 
 log = logging.getLogger("probe")
 
@@ -77,61 +79,71 @@ def named_in_errors(task: Task[Any], fold: str) -> Iterator[None]:
 
 def pooled(of_folds: Mapping[str, Sequence[Score]]) -> list[Score]:
     """The scores of all folds together: one for each that every fold has, in the order of the first
-    fold.
-
-    A control that is trained at one layer only, which may differ between folds, is one score too.
+    fold, then those at the layer that each fold has chosen (`PER_FOLD`).
 
     Args:
         of_folds: fold -> its scores; without folds, the empty name and all scores.
     """
     if list(of_folds) == [""]:
         return list(of_folds[""])
+    choices = {fold: _best_layers(scores) for fold, scores in of_folds.items()}
     cells: dict[tuple[str, ...], dict[str, Score]] = {}
+    at_choice: dict[tuple[str, ...], dict[str, Score]] = {}
     for fold, scores in of_folds.items():
         for score in scores:
-            cells.setdefault((score.layer, *_question(score)), {})[fold] = score
-    merged: list[Score] = []
-    rest: dict[tuple[str, ...], dict[str, Score]] = {}  # question -> what is not of all folds
-    for (_, *question), cell in cells.items():
-        if len(cell) == len(of_folds):
-            merged.append(_pooled(cell))
-        else:
-            for fold, score in cell.items():
-                rest.setdefault(tuple(question), {})[fold] = score
-    best = _best_layers(merged)
-    for cell in rest.values():
+            question = tuple(getattr(score, name) for name in QUESTION)
+            cells.setdefault((score.layer, *question), {})[fold] = score
+            if score.layer == choices[fold].get(_place(score)):
+                at_choice.setdefault(question, {})[fold] = score
+    whole = {question for question, cell in at_choice.items() if len(cell) == len(of_folds)}
+    lacking = {
+        question: cell
+        for (layer, *rest), cell in cells.items()
+        if len(cell) < len(of_folds)
+        and ((question := tuple(rest)) not in whole or layer == WEIGHTED)
+    }
+    for cell in lacking.values():
         score = next(iter(cell.values()))
-        if len(cell) < len(of_folds) or not score.control:
-            log.warning(
-                "%s of head %s%s: only in folds %s; left out",
-                *(score.metric, score.head, f", budget {score.budget}" if score.budget else ""),
-                listed(list(cell)),
-            )
-            continue
-        layers = ", ".join(f"{item.layer} in fold {fold}" for fold, item in cell.items())
-        layer = best.get((score.head, score.train_domain), score.layer)
-        together = _pooled({fold: replace(item, layer=layer) for fold, item in cell.items()})
-        note = "; ".join(filter(None, [together.note, f"at the layer of each fold: {layers}"]))
-        merged.append(replace(together, note=note))
-    return merged
+        log.warning(
+            "%s of head %s%s: only in folds %s; left out",
+            *(score.metric, score.head, f", budget {score.budget}" if score.budget else ""),
+            listed(list(cell)),
+        )
+    merged = [_pooled(cell) for cell in cells.values() if len(cell) == len(of_folds)]
+    return merged + [_at_choice(at_choice[question]) for question in at_choice if question in whole]
 
 
-def _question(score: Score) -> tuple[str, ...]:
-    return tuple(getattr(score, name) for name in QUESTION)
+def _place(score: Score) -> tuple[str, ...]:
+    """What the scores of one choice of a layer agree in."""
+    return score.head, score.train_domain, score.budget
 
 
-def _best_layers(scores: Sequence[Score]) -> dict[tuple[str, str], str]:
-    """(head, train domain) -> the layer with the best dev score."""
-    best: dict[tuple[str, str], tuple[float, str]] = {}
+def _best_layers(scores: Sequence[Score]) -> dict[tuple[str, ...], str]:
+    """Place -> the layer with the best dev score, the first of equals; none where there is one
+    layer only.
+    """
+    losses: dict[tuple[str, ...], dict[str, float]] = {}
     for score in scores:
         is_choice = score.split == "dev" and score.metric == score.select_by and not score.control
-        if not is_choice or score.budget or score.value is None or score.layer_weights:
-            continue
-        loss = -score.value if score.higher_is_better else score.value
-        place = (score.head, score.train_domain)
-        if place not in best or loss < best[place][0]:
-            best[place] = (loss, score.layer)
-    return {place: layer for place, (_, layer) in best.items()}
+        if is_choice and score.value is not None and score.layer not in (WEIGHTED, NO_LAYER):
+            loss = -score.value if score.higher_is_better else score.value
+            losses.setdefault(_place(score), {})[score.layer] = loss
+    return {
+        place: min(of_layers, key=lambda layer: of_layers[layer])
+        for place, of_layers in losses.items()
+        if len(of_layers) > 1
+    }
+
+
+def _at_choice(cell: Mapping[str, Score]) -> Score:
+    """One score of all folds at the layer that each of them has chosen."""
+    n_folds = Counter(score.layer for score in cell.values())
+    layers = ", ".join(f"{layer} ({n})" for layer, n in n_folds.most_common())
+    score = _pooled(cell)
+    note = "; ".join(filter(None, [score.note, f"layers that folds chose: {layers}"]))
+    # The settings that were tried stand in the records of the layers; a control may have no others.
+    search = score.search if score.control else ()
+    return replace(score, layer=PER_FOLD, search=search, statistics={}, note=note)
 
 
 def _pooled(cell: Mapping[str, Score]) -> Score:
@@ -168,6 +180,7 @@ def _pooled(cell: Mapping[str, Score]) -> Score:
         folds=[
             {
                 "fold": fold,
+                "layer": score.layer,
                 "value": score.value,
                 "n": score.n,
                 "n_train": score.n_train,

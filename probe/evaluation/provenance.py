@@ -1,6 +1,10 @@
-"""What records say of where their numbers come from, and the name of their file."""
+"""What records say of where their numbers come from, and the names of their file and corpus."""
 
-from collections.abc import Mapping
+import json
+import logging
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +17,8 @@ from probe.files import file_name, sha256_of_json
 from probe.model_names import ModelName
 from probe.records import SEVERAL
 from probe.store.feature_store import FeatureStore
+
+log = logging.getLogger("probe")
 
 
 def provenance(
@@ -109,3 +115,42 @@ def stem(fields: dict[str, Any]) -> str:
     return "__".join(
         file_name(part) for part in (fields["model"], fields["task"], fields["corpus"], conditions)
     )
+
+
+def with_own_name(corpus: Corpus, results: Path) -> Corpus:
+    """The corpus under a name that no records of another manifest have: ``b/test`` for
+    ``b/test.csv`` where the folder holds records of ``a/test.csv``.
+
+    A manifest that was edited in its place keeps its name.
+    """
+    names = _longer_names(corpus)
+    name = next((item for item in names if not _is_taken(corpus, item, results)), corpus.name)
+    if name != corpus.name:
+        log.info(
+            "%s: %s holds records of another manifest %s; records of this one have the name %s",
+            *(corpus.source, results, corpus.name, name),
+        )
+        return replace(corpus, name=name)
+    return corpus
+
+
+def _longer_names(corpus: Corpus) -> Iterator[str]:
+    """The name alone, and with more and more of the folders that it lies in before it."""
+    folders = corpus.folder.resolve().parts[1:]
+    for start in range(len(folders), -1, -1):
+        yield "/".join([*folders[start:], corpus.name])
+
+
+def _is_taken(corpus: Corpus, name: str, results: Path) -> bool:
+    """Whether a folder has records of another manifest under a name."""
+    for path in results.glob(f"*__{file_name(name)}__*.jsonl"):
+        try:
+            with path.open(encoding="utf-8") as file:
+                record = json.loads(file.readline())
+            source = record["arguments"]["corpus"]
+            is_same = record["manifest_sha256"] == corpus.sha256 or record["corpus"] != name
+        except (OSError, ValueError, KeyError, TypeError):  # what cannot be read is not replaced
+            continue
+        if not is_same and os.path.abspath(source) != os.path.abspath(corpus.source):  # noqa: PTH100
+            return True
+    return False

@@ -22,7 +22,7 @@ from probe.evaluation.layer_depth import n_blocks
 from probe.evaluation.model_stores import name_of
 from probe.evaluation.prechecks import problem_of, stores_of
 from probe.evaluation.progress import progress_of
-from probe.evaluation.provenance import arguments_of, provenance, stem
+from probe.evaluation.provenance import arguments_of, provenance, stem, with_own_name
 from probe.evaluation.score_records import (
     FAILED,
     RecordContext,
@@ -153,7 +153,7 @@ def run(
     """
     task = asked_under(task if isinstance(task, Task) else open_task(task), scope.conditions)
     whole = corpus if isinstance(corpus, Corpus) else load_corpus(corpus)
-    corpus = whole.limited(scope.limit)
+    corpus = with_own_name(whole.limited(scope.limit), Path(results))
     if other := same_question(task):
         log.info(
             "%s: asks the same question as the ready task %s, whose records have another name",
@@ -286,7 +286,7 @@ def _common_fields(job: _Job, hearing: Hearing, condition: str) -> dict[str, Any
         *(job.task, job.model, job.corpus, job.stores, hearing, condition),
         *(job.training.seed, job.device),
     )
-    return fields | {"limit": None if job.corpus is job.whole else job.scope.limit}
+    return fields | {"limit": None if job.corpus.sha256 == job.whole.sha256 else job.scope.limit}
 
 
 def _arguments(job: _Job, hearing: Hearing) -> dict[str, Any]:

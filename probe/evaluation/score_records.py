@@ -16,7 +16,7 @@ from probe.evaluation.layer_depth import depth_of
 from probe.evaluation.tasks import Task
 from probe.measures.metrics import CODELENGTH
 from probe.measures.uncertainty import interval
-from probe.records import NO_LAYER, WEIGHTED, Record, chosen_layers, frame_of, hashed_block
+from probe.records import COMBINED, NO_LAYER, Record, chosen_layers, frame_of, hashed_block
 
 log = logging.getLogger("probe")
 
@@ -49,7 +49,7 @@ class RecordContext:
         """Where a layer stands: none first, then those of the store, their sum, and other ones."""
         if layer == NO_LAYER:
             return -1
-        return self.order.get(layer, len(self.order) + (layer != WEIGHTED))
+        return self.order.get(layer, len(self.order) + (layer not in COMBINED))
 
 
 def belongs(score: Score, name: str, hearing: Hearing) -> bool:

@@ -23,7 +23,7 @@ from probe.measures import degradation as measures
 from probe.measures.bootstrap import CONFIDENCE, Estimate, SampledScore
 from probe.measures.metrics import ACCURACY, metric_of
 from probe.measures.uncertainty import interval
-from probe.records import ACROSS_CONDITIONS, WEIGHTED
+from probe.records import ACROSS_CONDITIONS, COMBINED
 from probe.reporting.domain_gaps import domain_gaps
 from probe.reporting.layer_scores import (
     PLACE,
@@ -330,7 +330,7 @@ def _robust(rows: pd.DataFrame) -> "pd.Series[str]":
     """``most`` and ``tied`` on all rows of the layers that keep most of their margin."""
     marks = pd.Series("", index=rows.index)
     for _, of_model in rows.groupby([*ACROSS_CONDITIONS, "model"]):
-        means = of_model[(of_model["condition"] == MEAN) & (of_model["layer"] != WEIGHTED)]
+        means = of_model[(of_model["condition"] == MEAN) & ~of_model["layer"].isin(COMBINED)]
         means = means[means["margin_lost"].notna() & means["margin_lost_low"].notna()]
         means = means.sort_values(["margin_lost", "layer_index"])
         if len(means) < 2:

@@ -20,7 +20,7 @@ from probe.measures.comparison import tied_with_best
 from probe.measures.counts import is_trials, utterances_of
 from probe.measures.metrics import metric_of
 from probe.measures.uncertainty import measure
-from probe.records import OWN_HEAD, QUESTION, SCORE, WEIGHTED
+from probe.records import COMBINED, OWN_HEAD, QUESTION, SCORE
 
 BEST, TIED = "best", "tied"
 N_RESAMPLES, N_RESAMPLES_OF_TRIALS = 1000, 200  # a thousand EERs take 0.1 s
@@ -47,7 +47,7 @@ def models_marked(rows: pd.DataFrame) -> pd.DataFrame:
 
 def layers_marked(rows: pd.DataFrame) -> pd.DataFrame:
     """As `models_marked`, among the single layers of one model and head."""
-    return _marked(rows, SCORE, "layer", rows["layer"] != WEIGHTED)
+    return _marked(rows, SCORE, "layer", ~rows["layer"].isin(COMBINED))
 
 
 def _marked(

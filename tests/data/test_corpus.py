@@ -469,12 +469,10 @@ def test_files_that_are_missing_are_named_however_many_there_are_in_their_folder
     assert len(load(folder, *rows).utterances) == n_files
     with pytest.raises(ProbeError) as caught:
         load(folder, *rows, "gone.wav,,,,train,", "link.wav,,,,test,", "folder.wav,,,,train,")
-    first, second, third = str(caught.value).splitlines()
-    assert f"line {n_files + 2}: {folder / 'gone.wav'} does not exist" in first
-    assert (
-        f"line {n_files + 3}: link.wav is in split 'test' here and in 'train' on line 2" in second
-    )
-    assert f"line {n_files + 4}: {folder / 'folder.wav'} is a folder" in third
+    message = str(caught.value)
+    assert f"line {n_files + 2}: {folder / 'gone.wav'} does not exist" in message
+    assert f"line {n_files + 3}: link.wav is in split 'test' here and in 'train' on l" in message
+    assert f"line {n_files + 4}: {folder / 'folder.wav'} is a folder" in message
 
 
 def test_a_folder_that_may_not_be_listed_is_read_all_the_same(

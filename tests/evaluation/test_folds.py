@@ -28,7 +28,15 @@ from probe.measures.counts import pooled_counts, ratio_counts, value_of
 from probe.measures.uncertainty import interval
 from probe.pipeline import bench
 from probe.record_check import check_records
-from probe.records import Record, iterate_records, read_records, write_records
+from probe.records import (
+    PER_FOLD,
+    Record,
+    chosen_layers,
+    frame_of,
+    iterate_records,
+    read_records,
+    write_records,
+)
 from probe.reporting.scores import Scores
 from probe.reporting.tables.score_tables import search_table
 
@@ -106,49 +114,51 @@ def test_pooled_counts_equal_a_loop_of_runs_by_hand(world: Path, tmp_path: Path,
     name = task(world, kind, **TASKS[kind], folds="session")
     records = run(name, "planted", world / "corpus.csv", world / "features", tmp_path / "a").records
     loop = list(by_hand(world, tmp_path / "b", kind))
-    sums: dict[tuple[str, ...], Counter[tuple[str, str]]] = {}
-    # The shuffled control of a CTC head has the layer that each fold has chosen.
-    with_layer = [one for one in records if (kind, one.control) != ("transcribe", "shuffled")]
-    layer_of: Callable[[Record], str] = lambda one: one.layer if one in with_layer else ""  # noqa: E731
-    for record in (record for some in loop for record in some):
-        layer = "" if (kind, record.control) == ("transcribe", "shuffled") else record.layer
-        counter = sums.setdefault((layer, *place(record)), Counter())
-        for block, *pair in zip(*record.counts.values(), strict=True):
-            counter[block, "numerator"] += pair[0]
-            counter[block, "denominator"] += pair[1]
-    pooled_sums = {
-        (layer_of(record), *place(record)): Counter(
-            {
-                (block, key): record.counts[key][i]
-                for i, block in enumerate(record.counts["block"])
-                for key in ("numerator", "denominator")
-            }
-        )
-        for record in records
-    }
-    assert pooled_sums == sums
-    assert len(records) == len(pooled_sums) == len(loop[0])
+    layers = {record.layer for record in records} - {PER_FOLD}
+    choices = [chosen_layers(frame_of(some)) for some in loop]
+    chosen = [
+        {(row.head, row.budget): row.chosen_layer for row in rows.itertuples()} for rows in choices
+    ]
     for record in records:
+        is_choice = record.layer == PER_FOLD
+        folds = []
+        for some, choice in zip(loop, chosen, strict=True):
+            layer = choice[record.head, record.budget] if is_choice else record.layer
+            folds += [one for one in some if (one.layer, *place(one)) == (layer, *place(record))]
+        if not record.counts:  # metrics of ranks, whose heads differ
+            assert "not pooled" in record.note
+            continue
+        if "numerator" in record.counts:
+            sums: Counter[tuple[str, str]] = Counter()
+            for one in folds:
+                for key in ("numerator", "denominator"):
+                    numbers = zip(one.counts["block"], one.counts[key], strict=True)
+                    sums.update({(block, key): n for block, n in numbers})
+            assert sums == {
+                (block, key): n
+                for key in ("numerator", "denominator")
+                for block, n in zip(record.counts["block"], record.counts[key], strict=True)
+            }
+        assert record.counts == pooled_counts([one.counts for one in folds])
         assert record.value == value_of(record.counts, record.metric)
-        assert (record.low, record.high) == (interval(record.counts, seed=0) or (None, None))
-        folds = [
-            next(
-                one
-                for one in some
-                if place(one) == place(record)
-                and (record not in with_layer or one.layer == record.layer)
-            )
-            for some in loop
-        ]
+        ends = interval(record.counts, seed=0, metric=record.metric) or (None, None)
+        assert (record.low, record.high) == ends
         assert [entry["fold"] for entry in record.folds] == SESSIONS
-        assert [entry["value"] for entry in record.folds] == [one.value for one in folds]
-        assert [entry["chosen"] for entry in record.folds] == [one.chosen for one in folds]
+        for name in ("layer", "value", "n", "n_train", "chosen"):
+            assert [entry[name] for entry in record.folds] == [getattr(one, name) for one in folds]
         assert record.n == sum(one.n for one in folds)
-        assert record.search == [
+        tried = [
             {"fold": fold, **entry}
             for fold, one in zip(SESSIONS, folds, strict=True)
             for entry in one.search
         ]
+        assert record.search == ([] if is_choice and not record.control else tried)
+    answered = {(record.layer, *place(record)) for record in records}
+    of_layers = {(one.layer, *place(one)) for one in loop[0]}
+    if kind == "transcribe":  # its control has the layer that was chosen, perhaps the same in all
+        of_layers = {one for one in of_layers if "shuffled" not in one or one in answered}
+    of_choice = {(PER_FOLD, *place(one)) for one in loop[0] if one.layer in layers - {"none"}}
+    assert answered == of_layers | of_choice
     assert check_records([tmp_path / "a"])[1] == []
 
 
@@ -162,7 +172,9 @@ def test_records_of_folds_are_read_again_and_make_tables(world: Path, tmp_path: 
     assert {record.task for record in done.records} == {"classify:folds=speaker:3:seed=2"}
     assert {len(record.folds) for record in done.records} == {3}
     (row,) = Scores.of(read_records(tmp_path)).chosen().to_dict("records")
-    assert (row["layer"], row["n"], row["n_blocks"]) == ("1", 48, 12)
+    assert (row["layer"], row["n"], row["n_blocks"]) == (PER_FOLD, 48, 12)
+    assert row["note"] == "layers that folds chose: 1 (3)"
+    assert not np.isnan(row["shuffled"])
     assert row["value"] > 0.8
     table = search_table(read_records(tmp_path))
     rows = [line.split("|") for line in table.splitlines() if "✓" in line]
@@ -297,7 +309,9 @@ def test_a_score_that_some_folds_lack_is_left_out(caplog: pytest.LogCaptureFixtu
     assert (one.value, one.note, one.n) == (1.0, "fold 1: no rows", 2)
 
 
-def test_a_control_at_the_layer_of_each_fold_stands_at_the_chosen_layer() -> None:
+def test_each_fold_chooses_its_own_layer() -> None:
+    """Also for a control that is trained at the chosen layer only."""
+
     def score(layer: str, hits: int, **changed: Any) -> Score:
         common = {"layer": layer, "head": "ctc", "metric": "accuracy", "select_by": "accuracy"}
         common |= {"higher_is_better": True, "n": 2, "split": "dev"}
@@ -305,11 +319,24 @@ def test_a_control_at_the_layer_of_each_fold_stands_at_the_chosen_layer() -> Non
 
     folds = {
         "1": [score("0", 1), score("5", 2), score("5", 0, control="shuffled")],
-        "2": [score("0", 2), score("5", 2), score("0", 1, control="shuffled")],
+        "2": [score("0", 2), score("5", 1), score("0", 1, control="shuffled")],
     }
-    *_, control = pooled(folds)
-    assert (control.control, control.layer, control.value) == ("shuffled", "5", 0.25)
-    assert control.note == "at the layer of each fold: 5 in fold 1, 0 in fold 2"
+    folds = {
+        fold: [*scores, score("0", 1, split="test"), score("5", 0, split="test")]
+        for fold, scores in folds.items()
+    }
+    scores = {(one.layer, one.split, one.control): one for one in pooled(folds)}
+    assert {place: one.value for place, one in scores.items()} == {
+        ("0", "dev", ""): 0.75,
+        ("5", "dev", ""): 0.75,
+        ("0", "test", ""): 0.5,
+        ("5", "test", ""): 0.0,
+        (PER_FOLD, "dev", ""): 1.0,
+        (PER_FOLD, "dev", "shuffled"): 0.25,
+        (PER_FOLD, "test", ""): 0.25,
+    }
+    assert scores[PER_FOLD, "test", ""].note == "layers that folds chose: 5 (1), 0 (1)"
+    assert [entry["layer"] for entry in scores[PER_FOLD, "test", ""].folds] == ["5", "0"]
 
 
 def test_trials_are_not_pooled() -> None:

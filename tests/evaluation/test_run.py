@@ -671,6 +671,31 @@ def test_limit_takes_the_same_utterances_at_every_stage(
     assert done.records[0].manifest_sha256 != load_corpus(manifest).sha256
 
 
+def test_manifests_of_one_stem_keep_records_of_their_own(
+    planted: Callable[..., Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    first = planted()
+    second = tmp_path / "b" / first.name
+    shutil.copytree(first.parent, second.parent)
+    rows = first.read_text().splitlines()
+    second.write_text("\n".join(rows[:-1]) + "\n")
+
+    def names(manifest: Path) -> tuple[str, str]:
+        done = run(
+            quick("word-id"), "planted", manifest, tmp_path / "features", tmp_path / "results"
+        )
+        return done.records[0].corpus, done.path.name
+
+    corpus, file = names(first)
+    assert names(second) == (f"b/{corpus}", file.replace(f"__{corpus}__", f"__b--{corpus}__"))
+    assert f"records of this one have the name b/{corpus}" in caplog.text
+    assert names(first) == (corpus, file), "a name does not depend on who came last"
+    assert names(second)[0] == f"b/{corpus}"
+    first.write_text("\n".join([rows[0], *rows[2:]]) + "\n")
+    assert names(first) == (corpus, file), "an edited manifest keeps its name"
+
+
 def test_a_limited_run_lives_apart_from_the_full_one(
     planted: Callable[..., Path], tmp_path: Path
 ) -> None:

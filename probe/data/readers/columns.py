@@ -100,7 +100,7 @@ class Table:
 
     file: str
     columns: Sequence[str]
-    rows: Sequence[Sequence[str]]
+    rows: list[Sequence[str]]
     numbers: Sequence[int]
     unit: str = "line"
 

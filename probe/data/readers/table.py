@@ -12,6 +12,7 @@ import json
 import logging
 import os
 import re
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,6 +39,7 @@ log = logging.getLogger("probe")
 ENDINGS = (".csv", ".tsv", ".jsonl", ".json", ".parquet")
 # SpeechBrain's name for the folder of the audio.
 DATA_ROOT = re.compile(r"(\$data_root|\$?\{data_root\})/*", re.IGNORECASE)
+REPEATED = ("speaker", "domain", "split")  # columns of few different values, which are kept once
 LJSPEECH = {2: ("id", "text"), 3: ("id", "raw_text", "text")}
 
 
@@ -111,6 +113,7 @@ class TableRows:
         problems: list[str] = []
         words: dict[str, str] = {}
         for index, cells in enumerate(self.table.rows):
+            self.table.rows[index] = ()  # rows are read once, and the corpus keeps what it needs
             where = self.table.where(index)
             try:
                 values = self.columns.values(cells)
@@ -124,6 +127,9 @@ class TableRows:
                 if word:
                     words[word] = split
                 values["split"] = split
+            for name in REPEATED:
+                if name in values:
+                    values[name] = sys.intern(values[name])
             if self.is_split_sure and split != self.split:
                 problems.append(
                     f"{where}: split {word!r}, but the corpus was named with {self.split}= for "
@@ -246,7 +252,7 @@ def _table(path: Path, content: bytes) -> tuple[Table, str]:
     if not is_quoted:
         log.info("%s: its double quotes are characters of texts, not around fields", path)
     numbers, rows = [line for line, _ in records], [values for _, values in records]
-    return Table(str(path), columns, rows, numbers), ""
+    return Table(str(path), columns, list(rows), numbers), ""
 
 
 def _ending(path: Path, header: str) -> str:
@@ -272,7 +278,7 @@ def _ljspeech(path: Path, text: str, ending: str) -> Table:
                 f"has {len(names)}. Remove bars from texts."
             )
         rows.append([fields[0] + ending, *fields])
-    return Table(str(path), ("path", *names), rows, [number for number, _ in lines])
+    return Table(str(path), ("path", *names), list(rows), [number for number, _ in lines])
 
 
 def table_of_records(file: str, unit: str, records: Iterable[tuple[int, dict[str, Any]]]) -> Table:
@@ -298,7 +304,7 @@ def table_of_records(file: str, unit: str, records: Iterable[tuple[int, dict[str
         numbers.append(number)
     for row in rows:
         row += [""] * (len(places) - len(row))
-    return Table(file, tuple(places), rows, numbers, unit)
+    return Table(file, tuple(places), list(rows), numbers, unit)
 
 
 def _parquet(path: Path) -> Table:
@@ -334,7 +340,7 @@ def _of_frame(file: str, frame: "pd.DataFrame") -> Table:
             )
         columns.append([value if type(value) is str else _text(value) for value in values])
     rows = list(zip(*columns, strict=True))
-    return Table(file, names, rows, range(1, len(rows) + 1), "row")
+    return Table(file, names, list(rows), range(1, len(rows) + 1), "row")
 
 
 def _text(value: Any) -> str:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from probe.errors import ProbeError
-from probe.measures.metrics import CODELENGTH
+from probe.measures.metrics import CODELENGTH, metric_of
 from probe.records import source_dev
 from probe.reporting.figures import style
 from probe.reporting.scores import Scores, with_all_labels
@@ -190,8 +190,11 @@ def domains_figure(rows: pd.DataFrame, width: str = "double") -> "Figure":
 
 def _domain_map(title: str, cells: pd.DataFrame, ends: tuple[float, float]) -> HeatMap:
     layer = cells.dropna(subset="layer").groupby("train_domain")["layer"].first()
-    texts = cells["value"].map("{:.1f}".format)
-    interval = cells["low"].map("\n{:.0f}".format) + cells["high"].map("–{:.0f}".format)
+    metric = metric_of(cells["metric"].iloc[0])
+    value, end = (metric.decimals(0), metric.decimals(0)) if metric.of_numbers else (1, 0)
+    texts = cells["value"].map(f"{{:.{value}f}}".format)
+    interval = cells["low"].map(f"\n{{:.{end}f}}".format)
+    interval += cells["high"].map(f"–{{:.{end}f}}".format)
     texts += interval.where(cells["low"].notna(), "")
     place = {"index": "train_domain", "columns": "test_domain"}
     # The first row is drawn at the top, as in a table.
@@ -203,7 +206,7 @@ def _domain_map(title: str, cells: pd.DataFrame, ends: tuple[float, float]) -> H
 
 
 def search_figure(scores: Scores, width: str = "double") -> "Figure":
-    """Dev scores in percent of every layer (up) and learning rate or penalty (across), with the
+    """Dev scores of every layer (up) and learning rate or penalty (across), with the
     choice of dev: a map per question and model, as many as a page holds.
 
     Models of one layer share a map, a row each. Of settings that differ in something else too
@@ -238,9 +241,10 @@ def _setting(search: list[dict[str, Any]]) -> str:
 def _search_map(cells: pd.DataFrame, rows: pd.DataFrame) -> HeatMap:
     first = cells.iloc[0].to_dict()
     setting, score = _setting(first["search"]), f"dev_{first['select_by']}"
+    metric = metric_of(first["select_by"])
     entries = pd.DataFrame(
         [
-            (row, entry[setting], entry.get("fold", ""), 100 * entry[score])
+            (row, entry[setting], entry.get("fold", ""), metric.scale * entry[score])
             for row, search in zip(cells["row"], cells["search"], strict=True)
             for entry in search
             if setting in entry and entry.get(score) is not None
@@ -262,7 +266,9 @@ def _search_map(cells: pd.DataFrame, rows: pd.DataFrame) -> HeatMap:
     more += [first["head"]] if several_heads else []
     more.append("dev " + style.metric_label(first["select_by"], first["higher_is_better"]))
     title = style.title_of(cells.drop(columns=["condition", "test_domain"]), rows, more)
-    texts = values.map(lambda value: DASH if math.isnan(value) else f"{value:.1f}")
+    texts = values.map(
+        lambda value: DASH if math.isnan(value) else f"{value:.{metric.decimals(value)}f}"
+    )
     return HeatMap(
         f"{first['model']}: {title}" if first["model"] else title,
         values.set_axis([f"{value:g}" for value in values.columns], axis="columns"),

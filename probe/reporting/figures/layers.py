@@ -14,7 +14,7 @@ import pandas as pd
 from probe.data.conditions.grammar import CLEAN
 from probe.errors import ProbeError, listed
 from probe.measures.metrics import metric_of
-from probe.records import QUESTION, WEIGHTED
+from probe.records import COMBINED, QUESTION
 from probe.reporting.figures import style
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def curves_figure(rows: pd.DataFrame, axis: str = "index", width: str = "double"
     Raises:
         ProbeError: no headline head has a value, or no layer has a depth for its axis.
     """
-    rows = rows[rows["layer"] != WEIGHTED]
+    rows = rows[~rows["layer"].isin(COMBINED)]
     n_layers = rows.groupby([*PANEL, "model", "head"])["layer"].transform("nunique")
     rows = rows.assign(flat=n_layers == 1)[rows["headline"] & rows["value"].notna()]
     if rows.empty:

@@ -254,7 +254,8 @@ def in_units(rows: pd.DataFrame) -> pd.DataFrame:
 def metric_label(metric: str, higher_is_better: bool) -> str:
     """A metric with its unit and the direction that is better."""
     unit = metric_of(metric).printed_unit
-    return f"{shortened(metric, 24)} ({unit}) {arrow(higher_is_better)}"
+    name = shortened(metric, 24) + (f" ({unit})" if unit else "")
+    return f"{name} {arrow(higher_is_better)}"
 
 
 def title_of(cells: pd.DataFrame, rows: pd.DataFrame, more: Sequence[str] = ()) -> str:

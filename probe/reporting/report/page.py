@@ -23,7 +23,7 @@ from probe.data.conditions.grammar import CLEAN
 from probe.errors import listed
 from probe.files import write_atomically
 from probe.measures.metrics import CODELENGTH, metric_of
-from probe.records import ACROSS_CONDITIONS, QUESTION
+from probe.records import ACROSS_CONDITIONS, PER_FOLD, QUESTION
 from probe.reporting.losses import WORST, Losses
 from probe.reporting.report.confusions import confusions
 from probe.reporting.report.repeat_commands import commands, in_order
@@ -210,6 +210,7 @@ def _curves(rows: pd.DataFrame, questions: pd.DataFrame) -> list[dict[str, Any]]
     """One entry per model, head and question: columns over its layers, and the position of the
     chosen one.
     """
+    rows = rows[rows["layer"] != PER_FOLD]
     rows = rows.assign(q=_positions(rows, questions))
     curves = []
     for _, group in rows.groupby(["q", "model", "head"], sort=False):

@@ -27,7 +27,7 @@ from probe.errors import ProbeError
 from probe.files import file_name, write_atomically
 from probe.measures.metrics import metric_of
 from probe.model_names import RANDOM, SPECTRAL, unrevised
-from probe.records import OWN_HEAD, WEIGHTED
+from probe.records import OWN_HEAD, PER_FOLD, WEIGHTED
 from probe.reporting.scores import Scores
 from probe.reporting.tables.score_tables import to_markdown
 
@@ -133,6 +133,8 @@ def _notes(row: Row) -> list[str]:
     """A value in words."""
     unit = "bits per label" if metric_of(row["metric"]).in_bits else "a fraction"
     layer = f"layer {row['layer']}, chosen on dev"
+    if row["layer"] == PER_FOLD:
+        layer = "the layer that each fold chose on its dev set"
     if row["layer"] == WEIGHTED:
         layer = "a learned sum of all layers"
     interval: str = ""
