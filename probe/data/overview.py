@@ -7,7 +7,6 @@ else than it seems to; it names the utterances, and the file and line of the fir
 
 import itertools
 import re
-import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
@@ -20,6 +19,7 @@ import pandas as pd
 from probe.brief import brief, counted
 from probe.data import transcript_checks
 from probe.data.corpus import Corpus, Utterance, read_corpus
+from probe.data.label_spellings import several_spellings
 from probe.data.sound_overview import CHANNEL_DIFFERENCE_DB, MOST_FILES, Sound, examine_sound
 from probe.errors import listed
 
@@ -345,14 +345,6 @@ def _labels(corpus: Corpus) -> dict[str, dict[str, dict[str, int]]]:
 
 def _label_notes(labels: dict[str, dict[str, dict[str, int]]]) -> Iterator[Note]:
     for column, values in labels.items():
-        spellings: dict[str, list[str]] = defaultdict(list)
-        for value, of_split in values.items():
-            form = " ".join(unicodedata.normalize("NFKC", value).casefold().split())
-            spellings[form].append(f"{value!r} ({sum(of_split.values())})")
-        if groups := [" and ".join(group) for group in spellings.values() if len(group) > 1]:
-            yield Note(
-                "labels",
-                f"{column}: {listed(groups, 3)} differ only by case, spaces or Unicode form; each "
-                "counts as a class of its own.",
-                "Write each class in one way.",
-            )
+        frequencies = {value: sum(of_split.values()) for value, of_split in values.items()}
+        if fact := several_spellings(column, frequencies):
+            yield Note("labels", fact, "Write each class in one way.")

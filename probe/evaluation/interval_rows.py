@@ -53,7 +53,7 @@ def _rows(
     rows = []
     for i, label in enumerate(spans.labels):
         start_s, end_s = float(spans.starts_s[i]), float(spans.ends_s[i])
-        columns = {LABEL: "" if label in settings.ignore else label}
+        columns = {LABEL: "" if settings.ignores(label) else label}
         if settings.types:
             columns[settings.types] = spans.types[i]
         changed = {

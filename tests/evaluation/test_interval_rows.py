@@ -109,6 +109,11 @@ def test_the_planted_layer_tells_phones_apart_with_all_controls(world: Path) -> 
     )
 
 
+def test_an_ignored_label_is_ignored_in_any_case_and_in_angle_brackets(world: Path) -> None:
+    _, problem = problem_in(world, ignore=["A", "<b>"])
+    assert {row.label(LABEL) for row in problem.train} == {"", "c"}
+
+
 def test_labels_that_training_lacks_are_errors(world: Path) -> None:
     text = (world / "phones.csv").read_text()
     rows = text.splitlines()

@@ -243,7 +243,7 @@ def check(task: Task[Any], problem: Problem) -> None:
         ProbeError: see `run`.
     """
     assert problem.intervals is not None
-    spans, ignore = problem.intervals.spans, task.settings.ignore
+    spans = problem.intervals.spans
     rows = {"train": problem.train, "dev": problem.dev} | {
         f"test {name}": part for name, part in problem.tests.items()
     }
@@ -253,7 +253,7 @@ def check(task: Task[Any], problem: Problem) -> None:
             for item in part
             if item.key in spans
             for label in spans[item.key].labels
-            if label not in ignore
+            if not task.settings.ignores(label)
         }
         for name, part in rows.items()
     }
@@ -404,19 +404,15 @@ def _labelled(
     random.
     """
     assert problem.intervals is not None
-    spans, ignore, step_s = (
-        problem.intervals.spans,
-        task.settings.ignore,
-        task.settings.grid_ms / 1000,
-    )
+    spans, step_s = problem.intervals.spans, task.settings.grid_ms / 1000
     known = [item for item in utterances if item.key in spans]
     excluded["no intervals"] += len(utterances) - len(known)
     grids_s = [_grid_s(spans[item.key], features.of(item).duration_s, step_s) for item in known]
     places: list[np.ndarray] = []  # of each utterance (frame,): the interval it lies in, or -1
     for item, times_s in zip(known, grids_s, strict=True):
         intervals = spans[item.key].at(times_s)
-        is_ignored = np.array([label in ignore for label in spans[item.key].labels])[intervals]
-        is_ignored &= intervals >= 0
+        labels_here = map(task.settings.ignores, spans[item.key].labels)
+        is_ignored = np.array([*labels_here])[intervals] & (intervals >= 0)
         excluded["frames in no interval"] += int((intervals < 0).sum())
         excluded["frames with an ignored label"] += int(is_ignored.sum())
         places.append(np.where(is_ignored, -1, intervals))
