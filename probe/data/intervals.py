@@ -34,6 +34,7 @@ log = logging.getLogger("probe")
 
 LABEL = "label"  # the column that the label of an interval is, see `LabelledInterval`
 BEYOND_S = 0.02  # by which an interval may end after its audio: aligners count in frames
+NO_INTERVALS = "no intervals"  # why a record excludes an utterance
 ABSURD = 20  # times as long as the audio: no alignment is off by that much
 
 Derivation = Callable[[Sequence[Interval]], list[Interval]]  # from the turns of a recording

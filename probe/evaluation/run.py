@@ -362,8 +362,8 @@ def _unfinished(
 
 
 def _scores(task: Task[Any], problem: Problem, features: Features) -> list[Score]:
-    """What the task's kind says of every layer, with the utterances that have no features counted
-    in each score.
+    """What the task's kind says of every layer, with the utterances that have no features or
+    no rows counted in each score.
     """
     scores: list[Score] = []
     grids = features.on_grids()
@@ -377,10 +377,10 @@ def _scores(task: Task[Any], problem: Problem, features: Features) -> list[Score
         of_part = described(task.kind.run(task, replace(problem, place=place), fitted), fitted)
         # What is of no layer, or of a sum of layers, comes once.
         scores += [score for score in of_part if not number or score.layer in part.layers]
-    if not features.failed:
-        return scores
-    n_failed = len({item.key for item in features.failed})
-    return [replace(score, excluded={**score.excluded, FAILED: n_failed}) for score in scores]
+    excluded = dict(problem.excluded)
+    if features.failed:
+        excluded[FAILED] = len({item.key for item in features.failed})
+    return [replace(score, excluded={**score.excluded, **excluded}) for score in scores]
 
 
 def _refuse_failed(task: Task[Any], corpus: Corpus, features: Features, hearing: Hearing) -> None:

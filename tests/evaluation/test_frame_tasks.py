@@ -981,6 +981,23 @@ def test_speech_is_found_from_speaker_turns_that_overlap(tmp_path: Path) -> None
     assert by_layer(done, "test", "majority")[NO_LAYER].value < 0.7
 
 
+def test_shuffled_derived_labels_do_not_depend_on_how_turns_are_cut(tmp_path: Path) -> None:
+    long, short = [("x", 30), ("y", 2)], [("x", 10), ("y", 2), ("x", 10), ("z", 2), ("x", 10)]
+    utterances = [(split, (long + short) * 3) for split in ["train", "dev", "test"] * 3]
+    world = World(tmp_path, utterances).extract(
+        {"0": lambda labels, generator: generator.standard_normal((len(labels), 3))}
+    )
+    rows = world.labels.read_text().splitlines()
+    turns = [row for row in rows if ",x," in row or row.startswith("path")]
+    world.labels.write_text("\n".join(turns) + "\n")
+    sets, (real, control) = of_world(world, derive="speech", controls=["shuffled"])
+    for name in ("train", "dev"):
+        before, after = real.targets[name], control.targets[name]
+        assert np.bincount(before).tolist() == np.bincount(after).tolist()
+        segments = sets[name].segments
+        assert any(len({*after[segments == i]}) > 1 for i in range(len(sets[name].labels)))
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
