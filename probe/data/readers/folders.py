@@ -2,8 +2,9 @@
 
 ``train/yes/1.wav`` is an utterance of split train with the label yes. Folders that all files share
 say nothing. Hidden files and files that are no audio by their names are left out, and the log says
-so; tables, which may be manifests, are left out only where ``folder:`` is written. With Hugging Face's ``metadata.csv`` or ``metadata.jsonl`` beside the audio, ``audiofolder``
-reads these tables instead (https://huggingface.co/docs/datasets/audio_dataset).
+so; tables, which may be manifests, are left out only where ``folder:`` is written. With Hugging
+Face's ``metadata.csv`` or ``metadata.jsonl`` beside the audio, ``audiofolder`` reads these tables
+instead (https://huggingface.co/docs/datasets/audio_dataset).
 """
 
 import dataclasses
