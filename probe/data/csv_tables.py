@@ -114,7 +114,7 @@ def csv_records(
     line, n_lines = 1, 0  # where the record begins; a quoted field may span several lines
     limit = csv.field_size_limit(sys.maxsize)  # the default is shorter than an hour's transcript
     try:
-        columns = []
+        columns: list[str] = []
         while not any(columns) and (names := next(reader, None)) is not None:
             line = n_lines + 1
             columns, n_lines = [name.strip() for name in names], reader.line_num
