@@ -340,9 +340,10 @@ def interval(
     or an amount is the same in all blocks. The ends stay where the value can be: 0 from below; 1
     from above for a metric of trials, and for a ratio where no block has a numerator above its
     denominator (a WER can exceed 1). A detection cost has v +- t * se, a coefficient of numbers
-    that on its scale, all else the score interval of `_ScoreTest`; of influences, whose units have no
-    number, with the v (1 - v) / se^2 units of the same variance (Korn & Graubard 1998, "Confidence
-    intervals for proportions with small expected number of positive counts"). Coefficients need
+    that on its scale, all else the score interval of `_ScoreTest`; of influences, whose units have
+    no number, with the v (1 - v) / se^2 units of the same variance (Korn & Graubard 1998,
+    "Confidence intervals for proportions with small expected number of positive counts").
+    Coefficients need
     `FEWEST_OF_MOMENTS` blocks.
 
     Args:

@@ -29,7 +29,6 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import expit, logit
 
 from probe.data.corpus import Utterance
 from probe.data.label_budgets import UtteranceBudget
@@ -41,7 +40,7 @@ from probe.evaluation.labelled_rows import LabelledRows, labelled_rows
 from probe.evaluation.linear_search import best_of
 from probe.evaluation.questions import Answers, budgets
 from probe.evaluation.tasks import Task
-from probe.heads.linear.tagging import fit_tag_strengths, tag_head
+from probe.heads.linear.tagging import fit_tag_strengths, probabilities, share_odds, tag_head
 from probe.heads.linear.weighted_sum import MOST_STEPS, fit_weighted
 from probe.measures.counts import Counts, influence_counts
 from probe.measures.metrics import MAP, TAG_F1
@@ -102,7 +101,7 @@ def run(task: Task[Settings], problem: Problem, features: Features) -> Iterator[
     rows = _rows(task, problem)
     if "majority" in settings.controls:
         question = Question(rows.labels, control="majority")
-        odds = np.tile(logit(rows.labels[rows.train].mean(axis=0)), (len(rows.labels), 1))
+        odds = np.tile(share_odds(rows.labels[rows.train]), (len(rows.labels), 1))
         common = _common(rows, question) | {"layer": NO_LAYER}
         yield from _scores(common, rows, question, odds)
 
@@ -288,15 +287,15 @@ def _scores(
         has_tag = labels >= THRESHOLD
         absent = [tag for k, tag in enumerate(rows.tags) if not has_tag[:, k].any()]
         note = f"left out, since no {split} utterance has them: {', '.join(absent)}"
+        guesses = probabilities(here)
         notes = [common.get("note", ""), note if absent else ""]
-        probabilities = expit(here)
         outcomes = [
             {
                 "key": item.key,
                 "true_tags": dict(zip(rows.tags, true.tolist(), strict=True)),
                 "probabilities": dict(zip(rows.tags, guess.round(6).tolist(), strict=True)),
             }
-            for item, true, guess in zip(rows.utterances[place], labels, probabilities, strict=True)
+            for item, true, guess in zip(rows.utterances[place], labels, guesses, strict=True)
         ]
         for metric in METRICS:
             yield Score(
@@ -320,7 +319,7 @@ def _counts(
     values = (
         mean_average_precision(blocks, has_tag, odds)
         if metric == MAP.name
-        else tag_f1(blocks, has_tag, odds >= logit(THRESHOLD))
+        else tag_f1(blocks, has_tag, probabilities(odds) >= THRESHOLD)
     )
     return influence_counts(blocks, has_tag.sum(axis=1), values)
 

@@ -92,7 +92,7 @@ def fit_tag_strengths(
     inputs = wide @ axes
     shares = goals.mean(axis=0)
     varies = (shares > 0) & (shares < 1)
-    odds = np.log((goals.sum(axis=0) + 0.5) / (len(goals) - goals.sum(axis=0) + 0.5))
+    odds = share_odds(goals)
     point = np.zeros((inputs.shape[1] + 1, int(varies.sum())))
     point[-1] = odds[varies]
     probes: dict[float, TagProbe] = {}
@@ -104,6 +104,21 @@ def fit_tag_strengths(
         bias[varies] = point[-1] - weights[varies] @ mean
         probes[l2] = TagProbe(l2, weights, bias, float(end.fun), int(end.nit), bool(end.success))
     return [probes[l2] for l2 in strengths]
+
+
+def share_odds(targets: np.ndarray) -> Floats:
+    """Return (class,) log odds of the classes' shares of (row, class) targets, with half a row
+    added to both sides.
+    """
+    sums = targets.sum(axis=0)
+    odds: Floats = np.log((sums + 0.5) / (len(targets) - sums + 0.5))
+    return odds
+
+
+def probabilities(odds: Floats) -> Floats:
+    """Return the probabilities of log odds."""
+    shares: Floats = expit(odds)
+    return shares
 
 
 def _solve(
