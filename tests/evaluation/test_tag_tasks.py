@@ -12,7 +12,8 @@ from test_numbers_and_classes import N, asked, only, outcomes_of, planted
 from probe.errors import ProbeError
 from probe.evaluation.tasks import open_task
 from probe.record_check import check_records
-from probe.records import Record
+from probe.records import Record, read_records
+from probe.reporting.report.page import content
 
 HAS = np.random.default_rng(7).random((N, 2)) < 0.4  # angry, happy
 TAGS = [";".join(np.array(["angry", "happy"])[has]) or "none" for has in HAS]
@@ -64,9 +65,12 @@ def test_records_agree_with_scikit_learn_on_their_outcomes(
     lines = outcomes_of(file)
     truth, guess = (
         np.array([list(line[name].values()) for line in lines])
-        for name in ("true_tags", "probabilities")
+        for name in ("true_shares", "probabilities")
     )
     np.testing.assert_array_equal(truth, HAS[-120:])
+    assert [line["label"] for line in lines] == TAGS[-120:]
+    worst = content(read_records(folder / "results"), [folder / "results"])["errors"]
+    assert set(worst["reference"]) <= set(TAGS)
     layer = lines[0]["layer"]
     found = {
         record.metric: record.value

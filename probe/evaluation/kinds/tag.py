@@ -292,10 +292,14 @@ def _scores(
         outcomes = [
             {
                 "key": item.key,
-                "true_tags": dict(zip(rows.tags, true.tolist(), strict=True)),
+                "label": _text(rows.tags, has),
+                "predicted": _text(rows.tags, guess >= THRESHOLD),
+                "true_shares": dict(zip(rows.tags, true.tolist(), strict=True)),
                 "probabilities": dict(zip(rows.tags, guess.round(6).tolist(), strict=True)),
             }
-            for item, true, guess in zip(rows.utterances[place], labels, guesses, strict=True)
+            for item, has, true, guess in zip(
+                rows.utterances[place], has_tag, labels, guesses, strict=True
+            )
         ]
         for metric in METRICS:
             yield Score(
@@ -308,6 +312,11 @@ def _scores(
                 n=len(labels),
                 outcomes=outcomes if metric == MAP.name else (),
             )
+
+
+def _text(tags: Sequence[str], has_tag: NDArray[np.bool_]) -> str:
+    """The tags of an utterance as a manifest has them."""
+    return SEPARATOR.join(tag for k, tag in enumerate(tags) if has_tag[k]) or NO_TAG
 
 
 def _counts(
