@@ -27,8 +27,8 @@ def tagged(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Record]
     folder = tmp_path_factory.mktemp("tags")
     columns = {
         "tags": ["", *TAGS[1:]],  # the first is unknown
-        "angry": ["", *HAS[1:, 0].astype(int)],
-        "happy": HAS[:, 1].astype(int).tolist(),
+        "angry": HAS[:, 0].astype(int).tolist(),
+        "happy": ["", *HAS[1:, 1].astype(int)],
     }
     manifest = planted(folder, columns, SIGNAL)
     return folder, asked(folder, TASK + 'budgets = ["60"]\n', manifest)
@@ -91,7 +91,7 @@ def test_a_list_of_tags_equals_one_column_of_each(tagged: tuple[Path, list[Recor
                 for of in (records, columns)
             ]
             assert [one.value for one in both[0]] == [one.value for one in both[1]]
-    assert columns[0].excluded == {"no angry": 1}
+    assert columns[0].excluded == {"no happy": 1}
 
 
 def test_soft_labels_train_as_they_are_and_count_from_one_half(tmp_path: Path) -> None:
