@@ -718,7 +718,7 @@ def test_run_and_bench_take_the_same_options() -> None:
         }
 
     assert options("run") - options("bench") == {"--from"}, "a bench extracts what it reads"
-    of_extraction = options("extract") - {"--view", "--sha256", "--split"}
+    of_extraction = options("extract") - {"--view", "--sha256", "--only"}
     assert options("bench") - options("run") - of_extraction == {"--task"}
 
 

@@ -353,7 +353,7 @@ def test_hooks_decide_which_store_of_a_plugin_is_read(
         line(f"similarity {common.removesuffix(' --device cpu')} --view meanstd")
     line(f"run word.toml {common} --hook 1")
     line(f"run word.toml {common.replace(name, 'both=' + name)} --hook 1 --hook 2")
-    line(f"similarity {common.removesuffix(' --device cpu')} --hook 1 --view meanstd --split all")
+    line(f"similarity {common.removesuffix(' --device cpu')} --hook 1 --view meanstd --only all")
     scored = {(record.model, record.layer) for record in iterate_records("results")}
     layers_of = {
         model: {layer for name, layer in scored if name == model and layer.isdecimal()}

@@ -248,7 +248,8 @@ def _comparing(**values: Any) -> "Comparing":
     "comparing",
     _comparing,
     option(
-        "--split",
+        "--only",
+        "split",
         default="test",
         show_default=True,
         metavar="SPLIT",

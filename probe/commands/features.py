@@ -55,7 +55,7 @@ store_argument = click.argument("store", type=PATH)
     ),
     sha256_option,
     option(
-        "--split",
+        "--only",
         "splits",
         multiple=True,
         callback=lambda _context, _option, splits: splits or None,
@@ -83,7 +83,7 @@ def extract(
     Examples:
       probe extract --model mfcc --corpus corpus.csv --to features/
       probe extract --model fbank --corpus dev.csv --to features/ \\
-          --view meanstd --condition noise:babble@10dB --split test
+          --view meanstd --condition noise:babble@10dB --only test
     """
     from probe.data.conditions.grammar import CLEAN
     from probe.data.corpus import load_corpus

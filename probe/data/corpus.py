@@ -48,6 +48,7 @@ class Utterance:
         extra: the manifest's further columns.
         condition: what is done to its audio.
         excerpt: the part of the file that it is.
+        where: file and line of the manifest, for messages.
     """
 
     key: str
@@ -60,6 +61,7 @@ class Utterance:
     extra: Mapping[str, str] = field(default_factory=dict)
     condition: str = "clean"
     excerpt: Excerpt = WHOLE
+    where: str = field(default="", compare=False)
 
     def __repr__(self) -> str:
         duration = "" if self.duration_s is None else f"{self.duration_s:g} s"
@@ -298,7 +300,11 @@ def _checked(
         duration_s = _duration(where, values.get("duration_s", ""), problems) or excerpt.duration_s
         text, speaker, domain = (values.get(name, "") for name in ("text", "speaker", "domain"))
         extra = {name: value for name, value in values.items() if name not in MEANINGS} or NO_LABELS
-        yield Utterance(key, path, text, speaker, domain, split, duration_s, extra, excerpt=excerpt)
+        yield Utterance(
+            *(key, path, text, speaker, domain, split, duration_s, extra),
+            excerpt=excerpt,
+            where=where,
+        )
     problems.extend(shared.problems())
     if not problems and (note := shared.note()):
         log.warning(note)

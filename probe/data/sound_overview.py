@@ -55,7 +55,7 @@ class Sound:
 
     Attributes:
         files: key -> how it sounds.
-        unusable: key -> why it cannot be used.
+        unusable: key -> why it cannot be used, and on which line of the manifest it is.
         n_utterances: of the corpus.
     """
 
@@ -162,7 +162,7 @@ def examine_sound(
     for utterance in chosen:
         result = results[utterance.key]
         if isinstance(result, str):
-            unusable[utterance.key] = result
+            unusable[utterance.key] = f"{result} ({utterance.where})" if utterance.where else result
         else:
             files[utterance.key] = result
     return Sound(files, unusable, len(utterances))

@@ -343,7 +343,7 @@ def similarity(
     splits = sorted({item.split for item in corpus.utterances})
     if comparing.split not in (*splits, "all"):
         raise UsageError(
-            f"--split {comparing.split}: {corpus.name} has {', '.join(splits)}; expected one of "
+            f"--only {comparing.split}: {corpus.name} has {', '.join(splits)}; expected one of "
             "them, or all."
         )
     keys = [item.key for item in corpus.utterances]

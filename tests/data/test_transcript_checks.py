@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from runs import run
 
-from probe.data.corpus import Utterance
+from probe.data.corpus import Corpus, Utterance
+from probe.data.overview import overview
 from probe.data.transcript_checks import (
     empty,
     hidden,
@@ -17,7 +18,6 @@ from probe.data.transcript_checks import (
     unseen,
     warnings,
 )
-from probe.doctor import corpus as corpora
 from probe.extraction.extract import extract
 from probe.extraction.settings import Running
 
@@ -93,13 +93,10 @@ def test_a_sound_corpus_warns_of_nothing() -> None:
     assert list(warnings(rows("one", "größe"))) == []
 
 
-def test_the_doctor_names_look_alikes(tmp_path: Path) -> None:
-    from probe.data.corpus import Corpus
-
+def test_the_overview_names_look_alikes() -> None:
     corpus = Corpus("c", "", tuple(rows("cat", "c\u0430t")), ("text",))
-    [finding] = [item for item in corpora.text(corpus) if "look alike" in item.finding]
-    assert finding.status == "note"
-    assert "'c\u0430t' in u1 (Latin c t, Cyrillic \u0430)" in finding.finding
+    [note] = [item for item in overview(corpus, most_files=0).notes if "look alike" in item.fact]
+    assert "'c\u0430t' in u1 (Latin c t, Cyrillic \u0430)" in note.fact
 
 
 def test_a_task_that_transcribes_warns_once_of_odd_text(

@@ -103,7 +103,7 @@ def test_the_report_says_which_layer_moves_and_which_does_not(
         features,
         "--condition",
         "noise",
-        "--split",
+        "--only",
         "all",
     ]
     done = command("similarity", *arguments, "--to", tmp_path / "results")
@@ -434,7 +434,7 @@ def test_what_cannot_be_asked_is_refused(
 
 def test_an_unknown_split_is_refused(planted: tuple[Path, Path, Layers]) -> None:
     with pytest.raises(
-        UsageError, match="--split tset: tones has dev, test, train; expected one of them, or all"
+        UsageError, match="--only tset: tones has dev, test, train; expected one of them, or all"
     ):
         similarity(
             "planted", planted[0], planted[1], planted[1].parent, comparing=Comparing(split="tset")

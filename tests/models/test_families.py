@@ -735,7 +735,7 @@ def test_similarity_keeps_to_layers_on_one_grid(
             str(tmp_path / "f"),
             "--to",
             str(tmp_path),
-            "--split",
+            "--only",
             "all",
         ],
     )
