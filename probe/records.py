@@ -14,6 +14,7 @@ Counts come in four forms, told apart by their keys:
   on the scores through their ranks only, so nothing is lost;
 * moments of true and predicted numbers (concordance, correlations), see
   `probe.measures.block_sums.moment_counts`;
+* influences (averages over tags), see `probe.measures.counts.influence_counts`;
 * classes (averages over classes), see `probe.measures.block_sums.class_counts`.
 
 On disk the columns in `PACKED` are text: base64 of zlib of little-endian int32 or float64; one that
