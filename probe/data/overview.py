@@ -9,7 +9,7 @@ import itertools
 import re
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -322,6 +322,13 @@ def _text_notes(corpus: Corpus) -> Iterator[Note]:
             f"dev and test transcripts have characters that train does not have: {unseen}.",
             "They will always be errors. Unify the spelling, or move such utterances to train.",
         )
+    counts = Counter(item.text.strip() for item in given)
+    if len(counts) <= LABEL_SHARE * len(given) and (groups := _spellings(counts)):
+        yield Note(
+            "text",
+            f"transcripts {listed(groups, 3)} differ only by case, spaces or Unicode form.",
+            "Write each text in one way, or name a normaliser of the task (`normalize`).",
+        )
     for line in transcript_checks.warnings(corpus.utterances):
         yield Note("text", f"{line}.")
 
@@ -345,14 +352,19 @@ def _labels(corpus: Corpus) -> dict[str, dict[str, dict[str, int]]]:
 
 def _label_notes(labels: dict[str, dict[str, dict[str, int]]]) -> Iterator[Note]:
     for column, values in labels.items():
-        spellings: dict[str, list[str]] = defaultdict(list)
-        for value, of_split in values.items():
-            form = " ".join(unicodedata.normalize("NFKC", value).casefold().split())
-            spellings[form].append(f"{value!r} ({sum(of_split.values())})")
-        if groups := [" and ".join(group) for group in spellings.values() if len(group) > 1]:
+        if groups := _spellings({value: sum(n.values()) for value, n in values.items()}):
             yield Note(
                 "labels",
                 f"{column}: {listed(groups, 3)} differ only by case, spaces or Unicode form; each "
                 "counts as a class of its own.",
                 "Write each class in one way.",
             )
+
+
+def _spellings(counts: Mapping[str, int]) -> list[str]:
+    """The values, with their counts, that are equal but for case, spaces and Unicode form."""
+    spellings: dict[str, list[str]] = defaultdict(list)
+    for value, n in counts.items():
+        form = " ".join(unicodedata.normalize("NFKC", value).casefold().split())
+        spellings[form].append(f"{value!r} ({n})")
+    return [" and ".join(group) for group in spellings.values() if len(group) > 1]

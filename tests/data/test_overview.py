@@ -273,6 +273,15 @@ def test_characters_that_train_does_not_have_are_named() -> None:
     assert not said(corpus_of("dev: six", "test: nine"), "text")
 
 
+def test_repeated_transcripts_that_are_written_in_two_ways_are_named() -> None:
+    words = ["train: z\u00e9ro", "train: two", "train: two", "train: z\u00e9ro", "dev: two"]
+    more = ["dev: ze\u0301ro", "test: Two", "test: two", "test: two"]
+    notes = said(corpus_of(*words, *more), "text")
+    assert "'z\u00e9ro' (2) and 'ze\u0301ro' (1), 'two' (5) and 'Two' (1) differ only by" in notes
+    sentences = ["train: one two", "train: three", "dev: four", "test: One two"]
+    assert "differ only" not in said(corpus_of(*sentences), "text")
+
+
 @pytest.mark.parametrize("other", ["anna ", "ANNA", "ａnna", "an na"])
 def test_a_label_written_in_two_ways_is_named(other: str) -> None:
     notes = said(corpus_of(*CLEAN, speaker=["anna", "anna", other, other]), "labels")
