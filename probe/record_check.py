@@ -110,6 +110,7 @@ VALUES: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "manifest_sha256": HASH,
     "trials_sha256": HASH_OR_EMPTY,
     "outcomes_sha256": HASH_OR_EMPTY,
+    "audio_sha256": HASH_OR_EMPTY,
     "code": ("version and commit", lambda value: value.keys() == {"version", "commit"}),
     "seconds": _at_least(0),
 }

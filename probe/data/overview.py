@@ -236,8 +236,8 @@ def _sound_notes(table: pd.DataFrame, sound: Sound | None) -> Iterator[Note]:
         text = "\n".join(f"{key}: {reason}" for key, reason in reasons)
         yield Note(
             "sound",
-            f"{counted(n, 'file')} cannot be used, such as\n{text}",
-            f"Fetch or convert them again, or correct the manifest; {left_out}",
+            f"{counted(n, 'utterance')} cannot be used, such as\n{text}",
+            f"Mend the files or the rows; {left_out}",
         )
     short = [key for key, item in sound.files.items() if item.seconds < SHORTEST_S]
     if short:

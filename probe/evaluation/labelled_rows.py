@@ -60,7 +60,7 @@ def labelled_rows(
         if name not in problem.columns:
             raise ProbeError(
                 f"{task}: the manifest has no column {name!r} that can be a label; it has "
-                f"{', '.join(problem.columns)}."
+                f"{', '.join(problem.columns)}. Name one with --label or in the task's file."
             )
     excluded: Counter[str] = Counter()
 

@@ -92,7 +92,7 @@ def test_a_damaged_file_is_named_with_its_reason_and_ends_in_code_3(
 
     corpus = recorded(16_000, spoil=spoil)
     shown = overview(corpus)
-    assert "1 file cannot be used, such as\n3.wav: " + reason in said(shown, "sound")
+    assert "1 utterance cannot be used, such as\n3.wav: " + reason in said(shown, "sound")
     assert f"({corpus.folder / 'corpus.csv'} line 5)" in said(shown, "sound")
     assert shown.sound is not None and len(shown.sound.files) == 9
     done = CliRunner().invoke(cli, ["data", corpus.source])

@@ -1,6 +1,7 @@
 """Metrics of several tags per utterance, and the counts of what is no function of sums."""
 
 import json
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from sklearn.metrics import average_precision_score, f1_score
 from probe.errors import ProbeError
 from probe.measures.bootstrap import sample_score
 from probe.measures.counts import check_same_utterances, influence_counts, pooled_counts, value_of
+from probe.measures.degradation import degradation
 from probe.measures.groups import compare_groups
 from probe.measures.tags import mean_average_precision, tag_f1
 from probe.measures.uncertainty import interval, measure
@@ -51,7 +53,7 @@ def test_f1_of_tags_is_scikit_learns() -> None:
     assert value == pytest.approx(expected)
 
 
-def counts_of(scores: np.ndarray) -> dict[str, object]:
+def counts_of(scores: np.ndarray) -> dict[str, Any]:
     values = mean_average_precision(BLOCKS, HAS_TAG, scores)
     return influence_counts(BLOCKS, HAS_TAG.sum(axis=1), values)
 
@@ -83,7 +85,7 @@ def test_other_utterances_cannot_be_paired_and_folds_cannot_be_pooled() -> None:
     with pytest.raises(ProbeError, match="ranks of several folds cannot be pooled"):
         pooled_counts([one, one])
     groups = compare_groups(one, ["a", "b"] * 6, higher_is_better=True, metric="map")
-    assert groups.all == [] or "groups are not compared" in groups.spread.note
+    assert list(groups.all) == [] and "groups are not compared" in groups.spread.note
 
 
 def test_tags_of_one_speaker_only_have_a_value_and_no_interval() -> None:
@@ -98,3 +100,13 @@ def test_tags_of_one_speaker_only_have_a_value_and_no_interval() -> None:
 def test_a_value_that_is_undefined_has_no_counts() -> None:
     with pytest.raises(ProbeError, match="expected a value and one without each of 12 blocks"):
         influence_counts(BLOCKS, HAS_TAG.sum(axis=1), np.full(13, np.nan))
+
+
+def test_a_loss_between_sets_of_other_speakers_has_an_interval() -> None:
+    one, other = counts_of(SCORES), counts_of(SCORES + 2 * RNG.standard_normal(SCORES.shape))
+    other["block"] = [f"{i:012x}" for i in range(12)]
+    over = sorted([*one["block"], *other["block"]])
+    clean, noisy = (sample_score(counts, over=over, metric="map") for counts in (one, other))
+    loss = degradation(clean, noisy, higher_is_better=True).estimate()
+    assert loss.value == pytest.approx(value_of(one, "map") - value_of(other, "map"))
+    assert loss.low is not None and loss.high is not None and loss.low < loss.value < loss.high
