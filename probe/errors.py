@@ -4,12 +4,17 @@ Every message says where, what was found, what was expected and what to do; the 
 it without a traceback.
 """
 
+import re
+
 EXIT_OK = 0
 EXIT_FAILURE = 1
 EXIT_USAGE = 2
 EXIT_SOME_FAILED = 3
 EXIT_INTERRUPTED = 130
 EXIT_TERMINATED = 143
+
+
+ALIKE = 3  # problems of one cause that are shown one by one
 
 
 class ProbeError(Exception):
@@ -37,8 +42,30 @@ def listed(items: list[str], most: int = 5) -> str:
 
 
 def refuse_problems(problems: list[str], heading: str = "", most: int = 8) -> None:
-    """Raise a `ProbeError` with the first ``most`` problems, a line each, where there are any."""
-    if problems:
-        n_rest = len(problems) - most
-        more = [f"... and {n_rest} more problems"] if n_rest > 0 else []
-        raise ProbeError("\n".join([*filter(None, [heading]), *problems[:most], *more]))
+    """Raise a `ProbeError` with the first ``most`` problems, a line each, where there are any.
+
+    Of more than `ALIKE` problems that differ only in places, names and numbers, the first is shown
+    with the count of the others.
+    """
+    if not problems:
+        return
+    causes: dict[str, list[str]] = {}
+    for problem in problems:
+        causes.setdefault(_cause(problem), []).append(problem)
+    lines: dict[str, int] = {}  # -> number of problems that it stands for
+    for problem in problems:
+        alike = causes[_cause(problem)]
+        if len(alike) <= ALIKE:
+            lines[problem] = 1
+        elif problem is alike[0]:
+            lines[f"{problem} ({len(alike) - 1} more like this)"] = len(alike)
+    n_rest = sum([*lines.values()][most:])
+    more = [f"... and {n_rest} more problems"] if n_rest else []
+    raise ProbeError("\n".join([*filter(None, [heading]), *[*lines][:most], *more]))
+
+
+def _cause(problem: str) -> str:
+    """The words of a problem without its place, and without what is quoted, a path or a number."""
+    text = problem.partition(": ")[2] or problem
+    text = re.sub(r"(?<!\w)('[^']*'|\"[^\"]*\"|`[^`]*`)", "", text)
+    return " ".join(word for word in text.split() if word.strip(".,;:()").isalpha())

@@ -110,6 +110,7 @@ VALUES: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "manifest_sha256": HASH,
     "trials_sha256": HASH_OR_EMPTY,
     "outcomes_sha256": HASH_OR_EMPTY,
+    "audio_sha256": HASH_OR_EMPTY,
     "code": ("version and commit", lambda value: value.keys() == {"version", "commit"}),
     "seconds": _at_least(0),
 }
@@ -282,7 +283,12 @@ def counts_of(record: Record, intervals: "Intervals") -> Faults:
 
 def _expected_form(metric: Metric) -> Form:
     """The form of the counts of a metric's records."""
-    forms: dict[str, Form] = {"trials": "trials", "moments": "moments", "classes": "classes"}
+    forms: dict[str, Form] = {
+        "trials": "trials",
+        "moments": "moments",
+        "classes": "classes",
+        "influences": "influences",
+    }
     return forms.get(metric.counts, "ratio")
 
 
@@ -327,6 +333,8 @@ def _form_of_counts(counts: dict[str, Any], whole: bool) -> tuple[object, str] |
         return _form_of_trials(counts)
     if form == "ratio":
         return _form_of_sums(counts, whole)
+    if form == "influences":
+        return _form_of_influences(counts)
     return _form_of_moments(counts) if form == "moments" else _form_of_classes(counts)
 
 
@@ -375,6 +383,18 @@ def _form_of_moments(counts: dict[str, Any]) -> tuple[object, str] | None:
             return {name: "not finite"}, "finite sums"
     if counts["n"].min(initial=1) < 1:
         return {"n": int(counts["n"].min())}, "1 utterance or more in each block"
+    return None
+
+
+def _form_of_influences(counts: dict[str, Any]) -> tuple[object, str] | None:
+    lengths = {name: len(counts[name]) for name in ("n", "tags", "influence")}
+    if set(lengths.values()) != {len(counts["block"])}:
+        return lengths, "one entry a block"
+    if not _are_amounts(counts["tags"], whole=True) or min(counts["n"], default=1) < 1:
+        return [counts["tags"], list(counts["n"])], "1 utterance or more, 0 tags or more a block"
+    values = [counts["value"], *counts["influence"]]
+    if not all(type(value) is float or (value is None and i) for i, value in enumerate(values)):
+        return values, "numbers (influences may be null)"
     return None
 
 
@@ -435,7 +455,7 @@ class Intervals:
     def of(self, record: Record) -> tuple[float, float] | None:
         """The interval of a record's counts."""
         columns = (
-            column.tobytes() if isinstance(column, np.ndarray) else tuple(column)
+            tuple(column) if isinstance(column, list) else np.asarray(column).tobytes()
             for column in record.counts.values()
         )
         key = (hash(tuple(columns)), record.metric, record.seed)

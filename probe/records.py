@@ -14,6 +14,7 @@ Counts come in four forms, told apart by their keys:
   on the scores through their ranks only, so nothing is lost;
 * moments of true and predicted numbers (concordance, correlations), see
   `probe.measures.block_sums.moment_counts`;
+* influences (averages over tags), see `probe.measures.counts.influence_counts`;
 * classes (averages over classes), see `probe.measures.block_sums.class_counts`.
 
 On disk the columns in `PACKED` are text: base64 of zlib of little-endian int32 or float64; one that
@@ -22,6 +23,7 @@ every metric) is written as `SAME` and 16 digits of that text's sha256.
 """
 
 import base64
+import copy
 import gc
 import hashlib
 import json
@@ -62,8 +64,8 @@ SINCE_4: dict[str, Any] = {
     "outcomes_sha256": "",
     "arguments": {},
 }
-# Fields that a line has only where they are not empty.
-OPTIONAL = ("folds",)
+# Fields that a line has only where they are not empty, with the value that is left out.
+OPTIONAL: dict[str, Any] = {"folds": [], "audio_sha256": ""}
 OWN_HEAD = "own-ctc"
 # Names that stand where a layer's does.
 WEIGHTED = "weighted"  # a learned sum of all layers
@@ -143,6 +145,8 @@ class Record:
         recipe, task_sha256, manifest_sha256, trials_sha256: hashes of what the number rests on;
             where features of several conditions had a part in it, ``recipe`` is the hash of their
             recipes' hashes.
+        audio_sha256: hash of the audio of all utterances by their names, since manifests of
+            different audio can be equal; empty in records of earlier versions.
         code: version and commit; packages: versions; device; seconds.
     """
 
@@ -188,6 +192,7 @@ class Record:
     shared_speakers: int | None = None
     note: str = ""
     folds: list[dict[str, Any]] = field(default_factory=list)
+    audio_sha256: str = ""
     recipe: str
     task_sha256: str
     manifest_sha256: str
@@ -237,7 +242,10 @@ SAME = "sha256:"
 # Half a surrogate pair is no character; encoding it again finds it.
 HALF_CHARACTER = re.compile(rb"\\u[dD][89a-fA-F]")
 # Records that agree in these are answers to one question.
-IDENTITY = ["format", "model", "revision", "task_sha256", "manifest_sha256", "seed", "recipe"]
+IDENTITY = [
+    *("format", "model", "revision", "task_sha256", "manifest_sha256", "audio_sha256"),
+    *("seed", "recipe"),
+]
 NAMES = [item.name for item in fields(Record)]
 FIELDS = set(NAMES)
 SINGLE = {
@@ -470,7 +478,7 @@ def _values_of(line: bytes, columns: dict[str, bytes]) -> dict[str, Any]:
             "this line is JSON, but no record: it has no field `format`. "
             "Move the file out of the folder."
         )
-    values = {name: [] for name in OPTIONAL} | values
+    values = copy.deepcopy(OPTIONAL) | values
     if version == 3 and values.keys() == FIELDS - SINCE_4.keys():
         values |= SINCE_4 | {"format": FORMAT}
     elif version != FORMAT:

@@ -1,5 +1,6 @@
 """The command that looks at a corpus before anything runs."""
 
+import shutil
 import sys
 import textwrap
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from probe.brief import counted
 from probe.commands.help import command, option
 from probe.commands.options import PATH, audio_root_option, format_option, split_corpus_argument
 from probe.commands.printing import plain, print_files, print_json, print_table, terminal_width
@@ -65,8 +67,8 @@ def data(
     from probe.data.manifest import write_manifest
     from probe.data.overview import overview
 
-    if manifest is not None and manifest.suffix != ".csv":
-        raise UsageError(f"--write {manifest}: expected a name that ends in .csv.")
+    if manifest is not None:
+        _refuse_target(manifest)
     loaded = read_corpus(corpus, audio_root)
     n = min(most_files, len(loaded.utterances) + len(loaded.noise))
     with tqdm(total=n, desc="decoding", unit="file", leave=False, disable=None) as bar:
@@ -87,19 +89,29 @@ def data(
         sys.exit(EXIT_SOME_FAILED)
 
 
+def _refuse_target(manifest: Path) -> None:
+    """Refuse a manifest that would replace a file, or that has no folder to lie in."""
+    if manifest.suffix != ".csv":
+        raise UsageError(f"--write {manifest}: expected a name that ends in .csv.")
+    if manifest.exists():
+        raise UsageError(f"--write {manifest}: exists already; remove it, or name another file.")
+    if not manifest.parent.is_dir():
+        raise UsageError(f"--write {manifest}: the folder {manifest.parent} does not exist.")
+
+
 def _print(shown: "Overview") -> None:
     groups = shown.groups
     n, hours = int(groups["utterances"].sum()), float(groups["hours"].sum(skipna=False))
-    known = "unknown duration" if hours != hours else _hours(hours)
-    click.echo(plain(f"{shown.corpus}: {n:,} utterances, {known}\n"))
+    length = "hours are known of a part only" if hours != hours else _hours(hours)
+    click.echo(plain(f"{shown.corpus}: {counted(n, 'utterance')}, {length}\n"))
     print_table(
-        ["split", "domain", "utterances", "hours", "speakers", "texts"],
+        ["split", "domain", "utterances", "duration", "speakers", "texts"],
         [
             [
                 str(row["split"]) or "–",
                 str(row["domain"]) or "–",
                 f"{row['utterances']:,}",
-                "–" if row["hours"] != row["hours"] else f"{row['hours']:.3g}",
+                "–" if row["hours"] != row["hours"] else _hours(row["hours"]),
                 f"{row['speakers']:,}",
                 f"{row['texts']:,}",
             ]
@@ -118,9 +130,9 @@ def _print(shown: "Overview") -> None:
     if shown.text["transcripts"]:
         counts = shown.text
         facts["text"] = (
-            f"{counts['transcripts']:,} transcripts, {counts['different']:,} different; "
-            f"{counts['words']:,} words, {counts['vocabulary']:,} different; "
-            f"{counts['characters']} characters"
+            f"{counted(counts['transcripts'], 'transcript')}, {counts['different']:,} different; "
+            f"{counted(counts['words'], 'word')}, {counts['vocabulary']:,} different; "
+            f"{counted(counts['characters'], 'character')}"
         )
     facts |= {name: _classes(values) for name, values in shown.labels.items()}
     indent = max(map(len, facts)) + 2
@@ -154,17 +166,19 @@ def _sound_facts(sound: "Sound") -> dict[str, str]:
 
 def _classes(values: dict[str, dict[str, int]]) -> str:
     counts = {value: sum(of_split.values()) for value, of_split in values.items()}
-    named = ", ".join(f"{value} {n:,}" for value, n in list(counts.items())[:MOST_CLASSES])
+    named = ", ".join(f"{value} ({n:,})" for value, n in list(counts.items())[:MOST_CLASSES])
     rest = f", …; smallest {min(counts.values()):,}" if len(counts) > MOST_CLASSES else ""
-    return f"{len(counts):,} different: {named}{rest}"
+    return f"{counted(len(counts), 'value')}: {named}{rest}"
 
 
 def _hours(hours: float) -> str:
-    return f"{hours:.2f} hours" if hours >= 0.1 else f"{60 * hours:.1f} minutes"
+    if hours >= 1:
+        return f"{hours:,.1f} h"
+    return f"{60 * hours:.1f} min" if hours >= 1 / 60 else f"{3600 * hours:.1f} s"
 
 
 def _fill(text: str, indent: str) -> None:
-    width = min(terminal_width() or WIDEST, WIDEST)
+    width = min(terminal_width() or shutil.get_terminal_size((WIDEST, 24)).columns, WIDEST)
     click.echo(
         textwrap.fill(
             plain(text),

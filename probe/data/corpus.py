@@ -21,7 +21,7 @@ from probe.data.audio_bytes import refuse_outside, sha256_of_audio
 from probe.data.excerpts import EXCERPT_COLUMNS, WHOLE, Excerpt
 from probe.data.path_hints import Folders, why_missing
 from probe.data.readers import registry
-from probe.data.readers.reading import COLUMNS, MEANINGS, SPLITS, Reading, Row
+from probe.data.readers.reading import COLUMNS, MEANINGS, SPLIT_WORDS, SPLITS, Reading, Row
 from probe.data.readers.table import read_frame
 from probe.data.shared_recordings import SharedRecordings, beside
 from probe.data.splits import rule_of_source, split_corpus
@@ -186,7 +186,7 @@ class Names:
 
 
 def load_corpus(
-    source: "Path | str | pd.DataFrame", audio_root: Path | str | None = None
+    source: "Path | str | pd.DataFrame", audio_root: Path | str | None = None, name: str = ""
 ) -> Corpus:
     """The corpus in a manifest, in another form that has a reader (``FORM:ROOT#PART,PART``), or
     in a DataFrame with the columns of a manifest.
@@ -198,20 +198,34 @@ def load_corpus(
         audio_root: the folder that all audio must lie in, with symbolic links resolved; nothing
             outside is looked at. The paths of a DataFrame are relative to it, otherwise to the
             working folder.
+        name: of the corpus of a DataFrame, as records have it; two DataFrames in one results folder
+            need two names. A corpus on disk has a name already.
 
     Raises:
-        ProbeError: no such file, wrong encoding, missing columns, duplicate ids, the same file in
-            two splits, unknown splits, unreadable durations, missing audio files, audio outside
-            ``audio_root``; up to eight problems are named with their lines.
+        ProbeError: a source of another type, no rows, no such file, wrong encoding, missing
+            columns, duplicate ids, the same file in two splits, unknown splits, unreadable
+            durations, missing audio files, audio outside ``audio_root``; up to eight problems are
+            named with their lines.
     """
     if isinstance(source, Path | str):
+        if name:
+            raise ProbeError(
+                f"{source}: name={name!r} is for DataFrames; a corpus on disk has the name of its "
+                "file or folder. Leave it out."
+            )
         corpus = read_corpus(source, audio_root)
+    elif hasattr(source, "iloc") and hasattr(source, "columns"):
+        reading = read_frame(source, Path(audio_root or ""), name or "dataframe")
+        corpus = _corpus(reading, "", audio_root)
     else:
-        corpus = _corpus(read_frame(source, Path(audio_root or "")), "", audio_root)
+        raise ProbeError(
+            f"a {type(source).__name__} is no corpus; expected a path, FORM:ROOT#PART, or a pandas "
+            "DataFrame. Make one of rows: pandas.DataFrame(rows)."
+        )
     if corpus.utterances:
         return corpus
-    name = corpus.source or "DataFrame"
-    raise ProbeError(f"{name}: no utterances; expected rows of another split than noise.")
+    what = corpus.source or "DataFrame"
+    raise ProbeError(f"{what}: no utterances; expected rows of another split than noise.")
 
 
 def noise_rows(manifest: Path, audio_root: Path | None = None) -> tuple[Utterance, ...]:
@@ -249,6 +263,11 @@ def _corpus(reading: Reading, source: str, audio_root: Path | str | None) -> Cor
     with bar as rows, _uncollected():
         utterances = list(_checked(rows, reading.folder, root, problems))
     refuse_problems(problems)
+    if not utterances:
+        raise ProbeError(
+            f"{source or 'DataFrame'}: no rows; expected one for each utterance, below the "
+            "names of the columns where it is a table."
+        )
     unlabelled = ("path", "id", "duration_s", *EXCERPT_COLUMNS)
     columns = tuple(name for name in reading.columns if name not in unlabelled)
     speech, noise = (
@@ -284,17 +303,26 @@ def _checked(
             problems.append(f"{where}: path is empty. Name an audio file or remove the row.")
             continue
         path, real, reason = _audio(folder, written, root, folders)
-        excerpt = _excerpt(where, values, problems)
-        key = values.get("id") or "#".join(filter(None, [os.path.normpath(written), str(excerpt)]))
+        part = _excerpt(where, values, problems)
+        excerpt = part or WHOLE
+        named = "#".join(filter(None, [os.path.normpath(written), str(excerpt)]))
+        key = values.get("id") or (named if part else where)  # a part that is unknown has no name
         split = values.get("split", "")
         if split not in ("", *SPLITS):
-            problems.append(f"{where}: split {split!r}; expected one of {', '.join(SPLITS)}.")
+            expected = ", ".join(SPLIT_WORDS)
+            problems.append(f"{where}: split {split!r}; expected one of {expected}.")
         if (first := first_where.setdefault(key, where)) is not where:
-            problems.append(
-                f"{where}: id {key!r} occurs on {beside(first, where)} already. "
-                "Remove one row, or distinguish them in a column id."
+            remedy = (
+                "give it another value in the column of ids"
+                if values.get("id")
+                else "distinguish them in a column id"
             )
-        shared.add(where, real, split, excerpt, written)
+            problems.append(
+                f"{where}: id {key!r} occurs on {beside(first, where)} already. Remove one row, or "
+                f"{remedy}."
+            )
+        if part:
+            shared.add(where, real, split, part, written)
         if reason:
             problems.append(f"{where}: {reason}")
         duration_s = _duration(where, values.get("duration_s", ""), problems) or excerpt.duration_s
@@ -329,14 +357,15 @@ def _audio(
     return path, real, why_missing(path, written, folder, folders)
 
 
-def _excerpt(where: str, values: Mapping[str, str], problems: list[str]) -> Excerpt:
+def _excerpt(where: str, values: Mapping[str, str], problems: list[str]) -> Excerpt | None:
+    """The part of the file that a row names; None where that is wrong."""
     if not any(map(values.get, EXCERPT_COLUMNS)):
         return WHOLE
     try:
         return Excerpt.of_columns(values)
     except ValueError as error:
         problems.append(f"{where}: {error}.")
-        return WHOLE
+        return None
 
 
 def _outside(path: Path, root: Path | None) -> str:

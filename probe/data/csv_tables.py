@@ -72,11 +72,13 @@ def table_rows(
         ProbeError: another separator, a missing or doubled column, a row with too few or too many
             fields, a double quote that was never closed.
     """
-    columns = names_in(header_of(text), ",")
-    _refuse_other_separator(path, text, expected)
+    number, header = header_of(text)
+    columns = names_in(header, ",")
     if missing := [name for name in expected if name not in columns]:
+        refuse_comment(f"{path} line {number}", header)
+        _refuse_other_separator(f"{path} line {number}", header, expected)
         raise ProbeError(
-            f"{path} line 1: column {', '.join(missing)} missing; "
+            f"{path} line {number}: column {', '.join(missing)} missing; "
             f"found {', '.join(columns) or 'an empty file'}; "
             f"expected {','.join(expected)} and any others. {remedy}"
         )
@@ -109,11 +111,14 @@ def csv_records(
         quoting=csv.QUOTE_MINIMAL if is_quoted else csv.QUOTE_NONE,
     )
     records: Records = []
-    line = 1  # where the record begins; a quoted field may span several lines
+    line, n_lines = 1, 0  # where the record begins; a quoted field may span several lines
     limit = csv.field_size_limit(sys.maxsize)  # the default is shorter than an hour's transcript
     try:
-        columns = [name.strip() for name in next(reader, [])]
-        refuse_doubled(f"{path} line 1", columns)
+        columns: list[str] = []
+        while not any(columns) and (names := next(reader, None)) is not None:
+            line = n_lines + 1
+            columns, n_lines = [name.strip() for name in names], reader.line_num
+        refuse_doubled(f"{path} line {line}", columns)
         n_columns = len(columns)
         line = n_lines = reader.line_num + 1
         for values in reader:
@@ -160,9 +165,12 @@ def _blocks(path: Path, text: str) -> Iterator[io.StringIO]:
             start = stop
 
 
-def header_of(text: str) -> str:
-    """The first line of a table, without its end."""
-    return io.StringIO(text[:MOST_CHARACTERS], newline=None).readline().rstrip("\n")
+def header_of(text: str) -> tuple[int, str]:
+    """(number, text without its end) of the first line of a table that has any value."""
+    lines = io.StringIO(text[:MOST_CHARACTERS], newline=None)
+    blank = " ".join(SEPARATORS)
+    numbered = ((n, line.rstrip("\n")) for n, line in enumerate(lines, start=1))
+    return next(((n, line) for n, line in numbered if line.strip(blank)), (1, ""))
 
 
 def names_in(header: str, separator: str) -> list[str]:
@@ -171,21 +179,27 @@ def names_in(header: str, separator: str) -> list[str]:
     return [name.strip() for name in names]
 
 
+def refuse_comment(where: str, header: str) -> None:
+    """Raises where a line without the names of columns begins with ``#``."""
+    if header.lstrip().startswith("#"):
+        raise ProbeError(
+            f"{where}: {header.strip()[:60]!r} is a comment; expected the names of the columns. "
+            "Remove the line, or the # before the names."
+        )
+
+
 def refuse_doubled(where: str, columns: Sequence[str]) -> None:
     """Raises where a column occurs twice."""
     if twice := sorted(name for name, count in Counter(columns).items() if count > 1):
         raise ProbeError(f"{where}: column {', '.join(twice)} occurs twice. Rename one of them.")
 
 
-def _refuse_other_separator(path: Path, text: str, expected: Sequence[str]) -> None:
+def _refuse_other_separator(where: str, header: str, expected: Sequence[str]) -> None:
     """Raises where the header has the expected columns, but not between commas."""
-    header = header_of(text)
-    if set(expected) <= set(names_in(header, ",")):
-        return
     for separator, word in SEPARATORS.items():
         if separator != "," and set(expected) & set(names_in(header, separator)) - {header.strip()}:
             raise ProbeError(
-                f"{path} line 1: the columns are separated by {word}; expected commas. Save the "
+                f"{where}: the columns are separated by {word}; expected commas. Save the "
                 "file with commas, and with double quotes around text that contains commas."
             )
 

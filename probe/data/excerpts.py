@@ -94,9 +94,9 @@ def _channel(values: Mapping[str, str]) -> int | None:
         return None
     if text in LETTERS:
         return LETTERS[text]
-    if not re.fullmatch(r"[1-9]\d{0,2}", text):
+    if not re.fullmatch(r"[1-9]\d{0,2}(\.0*)?", text):  # pandas writes 1.0 beside empty values
         raise ValueError(
             f"channel {text!r}; expected a number counted from 1, A or B, left or right, or "
             "nothing for the mean of all channels. Rename a column of labels to label_channel"
         )
-    return int(text)
+    return int(text.partition(".")[0])

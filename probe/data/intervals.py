@@ -160,7 +160,8 @@ def load_intervals(
             intervals = places.of(utterance, durations_s[utterance.key])
             if intervals:
                 spans[utterance.key] = _spans(intervals, bool(types))
-    refuse_problems([*places.problems], f"{path}: {len(places.problems)} unusable intervals")
+    n_unusable = counted(len(places.problems), "unusable interval")
+    refuse_problems([*places.problems], f"{path}: {n_unusable}")
     missing = tuple(key for key in durations_s if key not in spans)
     examples, names = listed(list(missing), 3), listed([*labels.unknown], 3)
     if not spans:

@@ -15,14 +15,21 @@ def several_spellings(name: str, frequencies: Mapping[str, int]) -> str:
         name: what the labels are, such as their column.
         frequencies: label -> how often it occurs.
     """
-    spellings: dict[str, list[str]] = defaultdict(list)
-    for label, n in frequencies.items():
-        form = " ".join(unicodedata.normalize("NFKC", label).casefold().split())
-        spellings[form].append(f"{label!r} ({n})")
-    groups = [" and ".join(group) for group in spellings.values() if len(group) > 1]
+    groups = spellings(frequencies)
     if not groups:
         return ""
     return (
         f"{name}: {listed(groups, 3)} differ only by case, spaces or Unicode form; each counts as "
         "a class of its own."
     )
+
+
+def spellings(frequencies: Mapping[str, int]) -> list[str]:
+    """The groups of texts, with their frequencies, that are equal but for case, spaces and Unicode
+    form.
+    """
+    by_form: dict[str, list[str]] = defaultdict(list)
+    for text, n in frequencies.items():
+        form = " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+        by_form[form].append(f"{text!r} ({n})")
+    return [" and ".join(group) for group in by_form.values() if len(group) > 1]

@@ -19,7 +19,7 @@ import pandas as pd
 from probe.brief import brief, counted
 from probe.data import transcript_checks
 from probe.data.corpus import Corpus, Utterance, read_corpus
-from probe.data.label_spellings import several_spellings
+from probe.data.label_spellings import several_spellings, spellings
 from probe.data.sound_overview import CHANNEL_DIFFERENCE_DB, MOST_FILES, Sound, examine_sound
 from probe.errors import listed
 
@@ -236,8 +236,8 @@ def _sound_notes(table: pd.DataFrame, sound: Sound | None) -> Iterator[Note]:
         text = "\n".join(f"{key}: {reason}" for key, reason in reasons)
         yield Note(
             "sound",
-            f"{counted(n, 'file')} cannot be used, such as\n{text}",
-            f"Fetch or convert them again, or correct the manifest; {left_out}",
+            f"{counted(n, 'utterance')} cannot be used, such as\n{text}",
+            f"Mend the files or the rows; {left_out}",
         )
     short = [key for key, item in sound.files.items() if item.seconds < SHORTEST_S]
     if short:
@@ -321,6 +321,13 @@ def _text_notes(corpus: Corpus) -> Iterator[Note]:
             "text",
             f"dev and test transcripts have characters that train does not have: {unseen}.",
             "They will always be errors. Unify the spelling, or move such utterances to train.",
+        )
+    counts = Counter(item.text.strip() for item in given)
+    if len(counts) <= LABEL_SHARE * len(given) and (groups := spellings(counts)):
+        yield Note(
+            "text",
+            f"transcripts {listed(groups, 3)} differ only by case, spaces or Unicode form.",
+            "Write each text in one way, or name a normaliser of the task (`normalize`).",
         )
     for line in transcript_checks.warnings(corpus.utterances):
         yield Note("text", f"{line}.")

@@ -45,27 +45,34 @@ class LabelledRows:
 
 
 def labelled_rows(
-    task: str, problem: Problem, column: str, others: Sequence[str] = ()
+    task: str, problem: Problem, column: str, others: Sequence[str] = (), filled: Sequence[str] = ()
 ) -> LabelledRows:
     """The rows that have a value in ``column``.
 
     Args:
         others: further columns that the manifest must have.
+        filled: further columns in which each row must have a value.
 
     Raises:
         ProbeError: a column that the manifest lacks, or no rows to train on or to choose on.
     """
-    for name in (column, *others):
+    for name in (column, *others, *filled):
         if name not in problem.columns:
             raise ProbeError(
                 f"{task}: the manifest has no column {name!r} that can be a label; it has "
-                f"{', '.join(problem.columns)}."
+                f"{', '.join(problem.columns)}. Name one with --label or in the task's file."
             )
     excluded: Counter[str] = Counter()
-    train, dev = (labelled(part, column, excluded) for part in (problem.train, problem.dev))
+
+    def kept(part: Sequence[Utterance], tally: Counter[str]) -> list[Utterance]:
+        rows = labelled(part, column, tally)
+        for name in filled:
+            rows = labelled(rows, name, tally)
+        return rows
+
+    train, dev = kept(problem.train, excluded), kept(problem.dev, excluded)
     tests = {
-        name: labelled(problem.tests[name], column, tally)
-        for name, tally in problem.tallies(excluded).items()
+        name: kept(problem.tests[name], tally) for name, tally in problem.tallies(excluded).items()
     }
     refuse_empty(task, column, {"train": (problem.train, train), "dev": (problem.dev, dev)})
     all_parts = [train, dev, *tests.values()]

@@ -204,8 +204,11 @@ def _train(job: _Job, hearing: Hearing, title: str, done: Run) -> None:
     intervals = intervals_of(task, job.whole, features, job.scope.labels)
     shas = {split: item.sha256 for split, item in lists.items()}
     shas |= dict.fromkeys(("dev", "test"), intervals.sha256) if intervals else {}
+    audio = sorted({(key, item.audio_sha256) for (_, key), item in features.stored.items()})
+    audio_sha256 = sha256_of_json(audio)
     common = {
-        condition: _common_fields(job, hearing, condition) for condition in hearing.names.values()
+        condition: _common_fields(job, hearing, condition) | {"audio_sha256": audio_sha256}
+        for condition in hearing.names.values()
     }
     paths = {
         condition: job.results / f"{stem(fields)}.jsonl" for condition, fields in common.items()
@@ -277,9 +280,9 @@ def _write(
     records = [replace(record, outcomes_sha256=digest) for record in records]
     if kept := write_records(path, records, outcomes):
         log.warning(
-            "%s held records of another manifest, seed, task, recipe or revision of the model; "
-            "they are kept as %s. To keep two versions of a model side by side, give each a name: "
-            "--model NAME=SPEC.",
+            "%s held records of another manifest, other audio, another seed, task, recipe or "
+            "revision of the model; they are kept as %s. To keep both, name another folder with "
+            "--to, rename the manifest, or give each version of a model a name: --model NAME=SPEC.",
             *(path, kept.name),
         )
     done.paths.append(path)
@@ -346,14 +349,10 @@ def _unfinished(
     """
     if common["code"]["commit"].endswith("+"):
         return Unfinished()
-    audio = sorted(
-        [*place, stored.audio_sha256, stored.n_rows] for place, stored in features.stored.items()
-    )
     question = {
         **common,
         "lists": dict(shas),
         "recipes": {name: store.recipe_sha256 for name, store in features.stores.items()},
-        "audio": sha256_of_json(audio),
         "hearing": [list(hearing.train), list(hearing.tests)],
         "memory_bytes": job.training.memory_bytes,
         "computed on": device_name(torch.device(common["device"])),

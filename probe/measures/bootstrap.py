@@ -5,10 +5,12 @@ for confidence intervals in ASR performance evaluation"; blocks instead of utter
 utterances of one speaker correlate, Liu et al. 2019, arXiv 1912.09508.
 
 Conventions: B blocks are drawn with replacement B times, so each has a weight 0, 1, 2 ... in a
-resample. The sums of a ratio, of moments or of classes are weighted by it. A trial counts
-weight[enroll] * weight[test] times, as if each draw of a speaker were a new speaker; where both
-ends are the same block it counts weight[block] times, for a draw brings each trial within the block
-once. Random numbers come from the seed and the number of blocks alone: scores of the same blocks
+resample. The sums of a ratio, of moments or of classes, and influences, are weighted by it. A trial
+counts weight[enroll] * weight[test] times, as if each draw of a speaker were a new speaker; where
+both ends are the same block it counts weight[block] times, for a draw brings each trial within the
+block once.
+
+Random numbers come from the seed and the number of blocks alone: scores of the same blocks
 share their resamples, so a difference taken resample by resample is paired. Resamples without a
 value (no target drawn, denominators 0) are NaN and left out.
 """
@@ -95,7 +97,8 @@ def resamples(
             )
         )
     weights = block_weights(len(counts["block"]), seed, n_resamples)
-    values = (_trial_values if is_trials(counts) else _sum_values)(counts, metric)
+    of_form = {"trials": _trial_values, "influences": _linear_values}
+    values = of_form.get(form_of(counts), _sum_values)(counts, metric)
     return np.concatenate([np.empty(0), *map(values, weights)])
 
 
@@ -120,6 +123,14 @@ def _draws(n_blocks: int, seed: int, n_resamples: int) -> Iterator[Ints]:
         rows = np.arange(min(n_rows, n_resamples - first))
         drawn = generator.integers(n_blocks, size=(len(rows), n_blocks)) + n_blocks * rows[:, None]
         yield np.bincount(drawn.ravel(), minlength=drawn.size).reshape(drawn.shape)
+
+
+def _linear_values(counts: Counts, _: str) -> Callable[[Ints], Floats]:
+    """Return a function from (resample, block) weights to (resample,) values: the linear
+    approximation by the influences of the blocks (Efron & Tibshirani 1993, section 20.5).
+    """
+    influence = np.asarray(counts["influence"], np.float64)
+    return lambda weights: np.asarray(counts["value"] + (weights - 1.0) @ influence)
 
 
 def _sum_values(counts: Counts, metric: str) -> Callable[[Ints], Floats]:
@@ -378,8 +389,11 @@ def _over_blocks(counts: Counts, over: Sequence[str]) -> Counts:
         return {**counts, **moved, "block": list(over)}
     if form == "classes":
         return {**counts, "at": places[np.asarray(counts["at"], np.int64)], "block": list(over)}
-    wider: dict[str, list[Any]] = {name: [0] * len(over) for name in counts if name != "block"}
+    single = {name: counts[name] for name in ("value",) if name in counts}
+    wider: dict[str, list[Any]] = {
+        name: [0] * len(over) for name in counts if name not in ("block", *single)
+    }
     for name, values in wider.items():
         for index, amount in zip(places, counts[name], strict=True):
             values[index] = amount
-    return {**wider, "block": list(over)}
+    return {**wider, **single, "block": list(over)}

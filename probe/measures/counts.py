@@ -2,9 +2,10 @@
 
 Aim: enough to recompute a value, its interval and its difference from another score, without names
 and without outcomes. `probe.records` describes the forms: a ratio of sums (accuracy, WER, CER),
-trials (EER, minDCF), and moments and classes, whose sums `probe.measures.block_sums` makes. Another
-form, `several`, holds the counts of several trainings on the same utterances; its value is the mean
-of theirs. Tables make it; no record holds it.
+trials (EER, minDCF), moments and classes, whose sums `probe.measures.block_sums` makes, and
+influences (mean average precision), which hold the value and by how much each block moves it.
+Another form, `several`, holds the counts of several trainings on the same utterances; its value is
+the mean of theirs. Tables make it; no record holds it.
 
 Conventions: a block is a set of utterances that stand or fall together, all of one speaker; where
 no speaker is known, each utterance is its own block. Names come in plain and leave hashed; blocks
@@ -22,18 +23,21 @@ from numpy.typing import ArrayLike
 from probe.errors import ProbeError
 from probe.measures.block_sums import (
     CELLS,
+    CLASS_METRICS,
     MOMENTS,
     block_sums,
     class_units,
+    exact_class_metric,
     pooled_classes,
     sum_metric,
 )
 from probe.measures.detection import TRIAL_METRICS, TrialMetric, cumulative_trials, ranked
+from probe.measures.jackknife import influences
 from probe.measures.metrics import EER, metric_of
 from probe.records import hashed_block
 
 Counts = dict[str, Any]
-Form = Literal["ratio", "trials", "moments", "classes"]
+Form = Literal["ratio", "trials", "moments", "classes", "influences"]
 
 # The keys of each form.
 FORMS: dict[Form, set[str]] = {
@@ -41,15 +45,18 @@ FORMS: dict[Form, set[str]] = {
     "trials": {"block", "enroll", "test", "target", "rank"},
     "moments": {"block", *MOMENTS},
     "classes": {"block", "class", *CELLS},
+    "influences": {"block", "n", "tags", "value", "influence"},
 }
 NAMES: dict[Form, str] = {
     "ratio": "a ratio of sums",
     "trials": "trials",
     "moments": "moments of numbers",
     "classes": "sums of classes",
+    "influences": "a value and the influence of each block",
 }
 # What scores of the same utterances do not share.
 OF_SCORES = {"numerator", "rank", "predicted", "predicted_squares", "products"}
+OF_SCORES |= {"value", "influence"}
 
 
 def ratio_counts(blocks: Sequence[str], numerator: ArrayLike, denominator: ArrayLike) -> Counts:
@@ -134,13 +141,48 @@ def trial_counts(
     }
 
 
+def influence_counts(blocks: Sequence[str], tags: ArrayLike, values: ArrayLike) -> Counts:
+    """What a value that is no function of sums over blocks is recorded by: ``value``, and per
+    ``block`` its utterances (``n``), their ``tags`` and its ``influence`` on the value
+    (`probe.measures.jackknife`), None for all where the value without some block is undefined.
+
+    Args:
+        blocks: (utterance,) names of speakers.
+        tags: (utterance,) how many tags each one has.
+        values: (1 + block,) the value, and the value without each of ``sorted(set(blocks))``.
+
+    Raises:
+        ProbeError: lengths that differ, or a value that is undefined.
+    """
+    sums = ratio_counts(blocks, tags, [1] * len(blocks))
+    all_values = np.asarray(values, np.float64)
+    if all_values.shape != (1 + len(sums["block"]),) or not np.isfinite(all_values[0]):
+        raise ProbeError(
+            f"values of shape {all_values.shape}, the first {all_values[:1]}; expected a value and "
+            f"one without each of {len(sums['block'])} blocks."
+        )
+    moved = dict(
+        zip(map(hashed_block, sorted(set(blocks))), influences(all_values[1:]), strict=True)
+    )
+    is_defined = np.isfinite(all_values).all()
+    return {
+        "block": sums["block"],
+        "n": sums["denominator"],
+        "tags": sums["numerator"],
+        "value": float(all_values[0]),
+        "influence": [float(moved[name]) if is_defined else None for name in sums["block"]],
+    }
+
+
 def pooled_counts(parts: Sequence[Counts]) -> Counts:
     """The counts of one score on several sets of utterances together: the sums of each block over
     all of them.
 
     Raises:
-        ProbeError: counts of trials, which pair utterances of one set only.
+        ProbeError: counts of trials, which pair utterances of one set only, or of influences.
     """
+    if any(form_of(part) == "influences" for part in parts):
+        raise ProbeError("ranks of several folds cannot be pooled: each is among rows of one fold.")
     if any(is_trials(part) for part in parts):
         raise ProbeError("trials of several folds cannot be pooled: each pairs rows of one fold.")
     if "class" in parts[0]:
@@ -272,8 +314,13 @@ def value_of(counts: Counts, metric: str = EER.name) -> float:
     if is_trials(counts):
         measure = trial_metric(metric)
         return float(measure(*cumulative_trials(counts["target"], counts["rank"]))[0])
+    if "influence" in counts:
+        return float(counts["value"])
     if "numerator" not in counts:
-        value = float(sum_metric(counts, metric)(block_sums(counts).sum(axis=0)[None])[0])
+        if "class" in counts and metric in CLASS_METRICS:
+            value = exact_class_metric(counts, metric)
+        else:
+            value = float(sum_metric(counts, metric)(block_sums(counts).sum(axis=0)[None])[0])
         if np.isnan(value):
             raise ProbeError(f"{metric} is undefined: there are no utterances, or all are equal.")
         return value
@@ -320,11 +367,11 @@ def independent_units(counts: Counts, metric: str) -> float | None:
     `probe.measures.block_sums.class_units`.
 
     The second has the variance of an EER whose two densities are equal at the threshold. None for
-    amounts, costs and moments, which are no share of units.
+    amounts, costs, moments and influences, which are no share of units.
     """
     first = per_seed(counts)[0]
     form = form_of(first)
-    if form == "moments":
+    if form in ("moments", "influences"):
         return None
     if form == "classes":
         return class_units(first)

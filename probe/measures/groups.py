@@ -77,6 +77,9 @@ def compare_groups(
         seed: random seed of resamples and random groups.
         metric: metric of trials; see `probe.measures.counts.value_of`.
     """
+    if form_of(counts) == "influences":
+        note = "this metric ranks all utterances together, so groups are not compared"
+        return Groups([], spread=Estimate(None, note=note))
     labels = np.array(groups)
     names = sorted(set(labels.tolist()) - {""})
     confidence = 1 - (1 - CONFIDENCE) / max(1, len(names))

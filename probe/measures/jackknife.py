@@ -27,7 +27,11 @@ def jackknife(sums: Floats, function: Callable[[Floats], Floats]) -> Floats:
     Returns:
         NaN everywhere where the value without some block is undefined.
     """
-    without = function(sums.sum(axis=0) - sums)
-    n_blocks = len(sums)
+    return influences(function(sums.sum(axis=0) - sums))
+
+
+def influences(without: Floats) -> Floats:
+    """(block,) see `jackknife`, from the (block,) values without each block."""
+    n_blocks = len(without)
     moved: Floats = (n_blocks - 1) / n_blocks * (without.mean() - without)
     return moved

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 Unit = Literal["%", "bits per label", "cost", "coefficient", "unit of the label"]
-Form = Literal["hits", "errors", "amounts", "trials", "moments", "classes"]
+Form = Literal["hits", "errors", "amounts", "trials", "moments", "classes", "influences"]
 MISSING = "–"
 
 
@@ -29,7 +29,8 @@ class Metric:
         counts: what the counts of its records are: correct units of all (``hits``), errors for
             each reference unit (``errors``), sums of amounts (``amounts``), trials, or sums that
             the metric is a function of (``moments`` of numbers, or ``classes``, see
-            `probe.measures.block_sums`).
+            `probe.measures.block_sums`), or the value and by how much each block moves it
+            (``influences``).
     """
 
     name: str
@@ -142,6 +143,8 @@ PHONE_PURITY = Metric("phone_purity", "phone purity", higher_is_better=True, cou
 CLUSTER_PURITY = Metric("cluster_purity", "cluster purity", higher_is_better=True, counts="hits")
 UAR = Metric("uar", "unweighted average recall", higher_is_better=True, counts="classes")
 MACRO_F1 = Metric("macro_f1", "macro-averaged F1", higher_is_better=True, counts="classes")
+MAP = Metric("map", "mean average precision", higher_is_better=True, counts="influences")
+TAG_F1 = Metric("tag_f1", "macro-averaged F1 of tags", higher_is_better=True, counts="influences")
 AUC = Metric("auc", "area under the ROC", higher_is_better=True, chance=0.5, counts="trials")
 CCC, PEARSON, SPEARMAN = (
     Metric(
@@ -179,7 +182,7 @@ MAE = Metric(
 METRICS = {
     metric.name: metric
     for metric in (
-        *(ACCURACY, UAR, MACRO_F1, AUC),
+        *(ACCURACY, UAR, MACRO_F1, AUC, MAP, TAG_F1),
         *(CCC, PEARSON, SPEARMAN, R2, MAE),
         *(WER, CER, PER, CODELENGTH),
         *(EER, EER_HULL, MIN_DCF_01, MIN_DCF_05),

@@ -211,6 +211,8 @@ def _measure_one_seed(
     if not is_trials(counts[0]):
         if form_of(counts[0]) == "ratio":
             contributions = _block_contributions(counts, values)
+        elif form_of(counts[0]) == "influences":
+            contributions = np.array([item["influence"] for item in counts], np.float64)
         else:
             contributions = _jackknifed(counts, metric, _plain)
         freedom = np.minimum(freedom, _freedom(counts, values, contributions))
@@ -338,7 +340,10 @@ def interval(
     or an amount is the same in all blocks. The ends stay where the value can be: 0 from below; 1
     from above for a metric of trials, and for a ratio where no block has a numerator above its
     denominator (a WER can exceed 1). A detection cost has v +- t * se, a coefficient of numbers
-    that on its scale, all else the score interval of `_ScoreTest`. Coefficients need
+    that on its scale, all else the score interval of `_ScoreTest`; of influences, whose units have
+    no number, with the v (1 - v) / se^2 units of the same variance (Korn & Graubard 1998,
+    "Confidence intervals for proportions with small expected number of positive counts").
+    Coefficients need
     `FEWEST_OF_MOMENTS` blocks.
 
     Args:
@@ -368,6 +373,8 @@ def interval(
         of_units = student_quantiles(np.array([score.n_blocks - 1]), confidence)[0] ** 2
         of_units /= score.n_blocks
     noise = 1 / units if units else 0.0
+    if form_of(counts) == "influences" and 0 < value < 1:
+        noise = of_blocks / (value * (1 - value))
     test = _ScoreTest(value, quantile, noise, of_blocks, of_seeds, of_units, is_share)
     highest = 1.0 if is_share else value * np.exp(MOST_ON_LOGS * error / value)
     return test.end(0.0), test.end(highest)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from probe.data.corpus import COLUMNS, Corpus, load_corpus
+from probe.data.corpus import COLUMNS, Corpus, load_corpus, read_corpus
 from probe.errors import ProbeError
 
 HEADER = ",".join(COLUMNS)
@@ -213,10 +213,11 @@ def test_the_same_file_in_two_splits_is_refused_whatever_its_path_looks_like(
         load_corpus("dev.csv")
 
 
-@pytest.mark.parametrize("split", ["vaild", "Train", "train "])
+@pytest.mark.parametrize("split", ["vaild", "train "])
 def test_an_unknown_split_is_refused(folder: Path, split: str) -> None:
     with pytest.raises(
-        ProbeError, match=at(folder, 2, f"split '{split}'; expected one of train, dev, test, noise")
+        ProbeError,
+        match=at(folder, 2, f"split '{split}'; expected one of train, dev, test, noise, "),
     ):
         load(folder, f"a.wav,,s1,,{split},")
 
@@ -350,12 +351,18 @@ def test_an_empty_manifest_is_refused(folder: Path) -> None:
         load_corpus(folder / "dev.csv")
 
 
-@pytest.mark.parametrize("rows", [[], ["b.wav,,,,noise,"]])
-def test_a_manifest_without_speech_is_refused(folder: Path, rows: list[str]) -> None:
+def test_a_manifest_without_rows_is_refused(folder: Path) -> None:
+    with pytest.raises(ProbeError, match=r"dev\.csv: no rows; expected one for each utterance"):
+        load(folder)
+    with pytest.raises(ProbeError, match=r"dev\.csv: no rows; expected one for each utterance"):
+        read_corpus(folder / "dev.csv")
+
+
+def test_a_manifest_without_speech_is_refused(folder: Path) -> None:
     with pytest.raises(
         ProbeError, match=r"dev\.csv: no utterances; expected rows of another split than noise"
     ):
-        load(folder, *rows)
+        load(folder, "b.wav,,,,noise,")
 
 
 def test_a_manifest_that_is_not_there_is_refused(folder: Path) -> None:
@@ -373,13 +380,42 @@ def test_a_folder_of_no_clear_form_is_refused_with_the_forms(folder: Path) -> No
 
 def test_all_problems_come_at_once_up_to_eight_of_them(folder: Path) -> None:
     with pytest.raises(ProbeError) as caught:
-        load(folder, "a.wav,,s1,,train,", *(f"gone{i}.wav,,s1,,tset,x" for i in range(4)))
+        load(folder, "a.wav,,s1,,train,", *(f"gone{i}.wav,,s1,,tset,x" for i in range(3)))
     lines = str(caught.value).splitlines()
     assert len(lines) == 9
     assert [
         re.search(r"line (\d+): (split|duration_s|\S+ does not)", line)[1] for line in lines[:8]
     ] == list("33344455")  # type: ignore[index]
-    assert lines[8] == "... and 4 more problems"
+    assert lines[8] == "... and 1 more problems"
+
+
+def test_problems_of_one_cause_are_one_line_with_their_count(folder: Path) -> None:
+    header = f"id,{HEADER},channel"
+    rows = [f"u{i}, a{i}.wav,,it's s{i},,train,,0" for i in range(20)]
+    with pytest.raises(ProbeError) as caught:
+        load(folder, *rows, "u20,a.wav,,s,,x,,", header=header)
+    lines = [line.removeprefix(f"{folder / 'dev.csv'} ") for line in str(caught.value).splitlines()]
+    assert [re.sub(r"[:;,.].*?( \(|$)", r"\1", line) for line in lines] == [
+        "line 2 (19 more like this)",
+        "line 2 (19 more like this)",
+        "line 22",
+    ]
+    assert "channel '0'; expected a number counted from 1" in lines[0]
+    assert "a0.wav does not exist" in lines[1]
+    assert "split 'x'" in lines[2]
+
+
+def test_a_doubled_id_is_laid_to_the_column_of_ids_only_where_there_is_one(folder: Path) -> None:
+    with pytest.raises(ProbeError, match=r"give it another value in the column of ids\.$"):
+        load(folder, "u1,a.wav,,s1,,train,", "u1,b.wav,,s1,,train,", header=f"utt_id,{HEADER}")
+
+
+def test_a_wrong_excerpt_makes_no_second_problem(folder: Path) -> None:
+    rows = ["a.wav,,s1,,train,,0,1", "a.wav,,s1,,train,,x,2", "a.wav,,s1,,test,,3,2"]
+    with pytest.raises(ProbeError) as caught:
+        load(folder, *rows, header=f"{HEADER},start,end")
+    lines = str(caught.value).splitlines()
+    assert [re.search(r"line (\d): (start|end) ", line)[2] for line in lines] == ["start", "end"]  # type: ignore[index]
 
 
 # Names that look right

@@ -92,7 +92,7 @@ def test_a_damaged_file_is_named_with_its_reason_and_ends_in_code_3(
 
     corpus = recorded(16_000, spoil=spoil)
     shown = overview(corpus)
-    assert "1 file cannot be used, such as\n3.wav: " + reason in said(shown, "sound")
+    assert "1 utterance cannot be used, such as\n3.wav: " + reason in said(shown, "sound")
     assert f"({corpus.folder / 'corpus.csv'} line 5)" in said(shown, "sound")
     assert shown.sound is not None and len(shown.sound.files) == 9
     done = CliRunner().invoke(cli, ["data", corpus.source])
@@ -271,6 +271,15 @@ def test_characters_that_train_does_not_have_are_named() -> None:
     assert "'y' 1 times, first in u5" in notes
     assert "'x'" not in notes
     assert not said(corpus_of("dev: six", "test: nine"), "text")
+
+
+def test_repeated_transcripts_that_are_written_in_two_ways_are_named() -> None:
+    words = ["train: z\u00e9ro", "train: two", "train: two", "train: z\u00e9ro", "dev: two"]
+    more = ["dev: ze\u0301ro", "test: Two", "test: two", "test: two"]
+    notes = said(corpus_of(*words, *more), "text")
+    assert "'z\u00e9ro' (2) and 'ze\u0301ro' (1), 'two' (5) and 'Two' (1) differ only by" in notes
+    sentences = ["train: one two", "train: three", "dev: four", "test: One two"]
+    assert "differ only" not in said(corpus_of(*sentences), "text")
 
 
 @pytest.mark.parametrize("other", ["anna ", "ANNA", "ａnna", "an na"])

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import soundfile
 from click.testing import CliRunner
 from runs import quick, run
 from scored import layer_rows, summary_rows
@@ -838,6 +839,33 @@ def beside(manifest: Path) -> dict[str, Path]:
         (a.key, b.key, int(a.speaker == b.speaker)) for a in tests for b in tests if a.key < b.key
     ]
     return {"trials": trial_list(manifest.parent / "trials.csv", pairs)}
+
+
+def test_an_equal_manifest_of_other_audio_is_another_question(
+    tmp_path: Path, at_commit: Callable[[str], None]
+) -> None:
+    at_commit("c")
+    records = {}
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        write_tones(tmp_path / name)
+    for path in (tmp_path / "b").rglob("*.wav"):
+        samples, rate_hz = soundfile.read(path)
+        soundfile.write(path, 0.5 * samples, rate_hz)
+    for name in ("a", "b"):
+        manifest, features = tmp_path / name / "tones.csv", tmp_path / "features"
+        extract(
+            PlantedEncoder(),
+            manifest,
+            features,
+            storing=Storing(view="meanstd"),
+            running=Running(check=False),
+        )
+        done = run(quick("word-id"), "planted", manifest, features, tmp_path / "results")
+        records[name] = done.records[0]
+    assert records["a"].manifest_sha256 == records["b"].manifest_sha256
+    assert records["a"].audio_sha256 != records["b"].audio_sha256
+    assert len(list((tmp_path / "results").glob("*.old"))) == 1
 
 
 @pytest.mark.parametrize("kind", sorted(QUICK))

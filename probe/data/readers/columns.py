@@ -62,7 +62,7 @@ NUMBER = re.compile(
     r"[-+]?(\d+:)*(\d+[.,]?\d*|[.,]\d+)(e[-+]?\d+)?\s*(s|sec|ms|x|%|db)?", re.IGNORECASE
 )
 CHANNEL = re.compile(
-    r"\[?\d+(\s*[,;]\s*\d+)*\]?|[ablr]|left|right|(ch|channel)\s*\d+", re.IGNORECASE
+    r"\[?\d+(\.0*)?(\s*[,;]\s*\d+)*\]?|[ablr]|left|right|(ch|channel)\s*\d+", re.IGNORECASE
 )
 # What a column says that is not used, and what to do.
 REFUSALS = {
@@ -96,6 +96,7 @@ class Table:
         rows: the values.
         numbers: of the place of each row.
         unit: of the places: ``line``, ``entry`` or ``row``.
+        header: the number of the line with the names.
     """
 
     file: str
@@ -103,6 +104,7 @@ class Table:
     rows: list[Sequence[str]]
     numbers: Sequence[int]
     unit: str = "line"
+    header: int = 1
 
     def where(self, index: int) -> str:
         """File and place of a row."""
@@ -194,8 +196,9 @@ def columns_of(table: Table) -> Columns:
         if names:
             plain[meaning] = table.columns.index(names[0])
     if "path" not in plain:
+        where = f"{table.file} line {table.header}" if table.unit == "line" else table.file
         raise ProbeError(
-            f"{table.file}{' line 1' * (table.unit == 'line')}: no column of paths; found "
+            f"{where}: no column of paths; found "
             f"{listed(list(table.columns), 20) or 'an empty file'}; expected path (or one of "
             f"{', '.join(ALIASES['path'][1:])}), and as far as they are known text, speaker, "
             "domain, split, duration_s, start, end, channel, id and any labels. Add or rename a "

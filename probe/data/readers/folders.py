@@ -2,8 +2,9 @@
 
 ``train/yes/1.wav`` is an utterance of split train with the label yes. Folders that all files share
 say nothing. Hidden files and files that are no audio by their names are left out, and the log says
-so. With Hugging Face's ``metadata.csv`` or ``metadata.jsonl`` beside the audio, ``audiofolder``
-reads these tables instead (https://huggingface.co/docs/datasets/audio_dataset).
+so; tables, which may be manifests, are left out only where ``folder:`` is written. With Hugging
+Face's ``metadata.csv`` or ``metadata.jsonl`` beside the audio, ``audiofolder`` reads these tables
+instead (https://huggingface.co/docs/datasets/audio_dataset).
 """
 
 import dataclasses
@@ -17,7 +18,7 @@ from pathlib import Path, PurePosixPath
 
 from probe.brief import counted
 from probe.data.readers.lists import split_of, values_sha256
-from probe.data.readers.reading import Reader, Reading, Row, Source
+from probe.data.readers.reading import SPLITS, Reader, Reading, Row, Source
 from probe.data.readers.table import read_table
 from probe.errors import ProbeError, listed
 
@@ -28,6 +29,7 @@ ENDINGS = (
     *(".snd", ".sph", ".nist", ".wv1", ".wv2", ".caf", ".w64", ".rf64", ".mp2", ".mp4", ".m4a"),
     *(".aac", ".webm", ".wma", ".amr"),
 )
+TABLES = (".csv", ".tsv", ".jsonl", ".parquet")
 METADATA = ("metadata.csv", "metadata.jsonl")
 # Folders that systems make, as hidden as names with a point before them.
 HIDDEN = ("__MACOSX", "@eaDir", "$RECYCLE.BIN")
@@ -39,12 +41,18 @@ def read_folder(source: Source) -> Reading:
 
     Raises:
         ProbeError: no such folder, no audio in it, an archive that cannot be read, folders of
-            which only some have the name of a split.
+            which only some have the name of a split, tables without ``folder:`` before ROOT.
     """
     root = source.path
     if not root.exists():
         raise ProbeError(f"{source.text}: {root} does not exist; expected a folder or a ZIP file.")
-    names, others = _sorted_names(root)
+    everything = _names(root)
+    names, others = audio_names(everything)
+    if not source.text.startswith("folder:"):
+        _refuse_tables(source, everything, names)
+    if names and others:
+        left_out = [f"{n} {name or 'without ending'}" for name, n in others.most_common()]
+        log.info("%s: files that are left out: %s", root, listed(left_out))
     levels = _levels(source, names)
     rows: list[Row] = []
     for number, (name, (split, folders)) in enumerate(levels.items(), start=1):
@@ -72,14 +80,18 @@ def audio_names(names: Iterable[str]) -> tuple[list[str], Counter[str]]:
     audio: list[str] = []
     others: Counter[str] = Counter()
     for name in names:
-        parts, ending = name.split("/"), PurePosixPath(name).suffix.lower()
-        if any(part[:1] == "." != part or part in HIDDEN for part in parts):
+        ending = PurePosixPath(name).suffix.lower()
+        if _is_hidden(name):
             others["hidden files"] += 1
         elif ending in ENDINGS:
             audio.append(name)
         else:
             others[ending] += 1
     return sorted(audio, key=natural), others
+
+
+def _is_hidden(name: str) -> bool:
+    return any(part[:1] == "." != part or part in HIDDEN for part in name.split("/"))
 
 
 def natural(name: str) -> list[tuple[str, int]]:
@@ -100,25 +112,45 @@ def files_below(root: Path) -> Iterator[str]:
         yield from (prefix + name for name in files)
 
 
-def _sorted_names(root: Path) -> tuple[list[str], Counter[str]]:
-    """The audio files of a folder or an archive, and what else is there."""
+def _names(root: Path) -> list[str]:
+    """The names of all files of a folder or an archive."""
     if root.is_dir():
-        names, others = audio_names(files_below(root))
-    else:
-        try:
-            with zipfile.ZipFile(root) as archive:
-                names, others = audio_names(
-                    item.filename for item in archive.infolist() if not item.is_dir()
-                )
-        except (zipfile.BadZipFile, OSError, NotImplementedError) as error:
-            raise ProbeError(
-                f"{root}: not readable as a ZIP archive ({error}); expected a folder or an archive "
-                "of audio. Fetch it again, or unpack it and name the folder."
-            ) from error
-    if names and others:
-        left_out = [f"{n} {name or 'without ending'}" for name, n in others.most_common()]
-        log.info("%s: files that are left out: %s", root, listed(left_out))
-    return names, others
+        return list(files_below(root))
+    try:
+        with zipfile.ZipFile(root) as archive:
+            return [item.filename for item in archive.infolist() if not item.is_dir()]
+    except (zipfile.BadZipFile, OSError, NotImplementedError) as error:
+        raise ProbeError(
+            f"{root}: not readable as a ZIP archive ({error}); expected a folder or an archive "
+            "of audio. Fetch it again, or unpack it and name the folder."
+        ) from error
+
+
+def _refuse_tables(source: Source, names: Sequence[str], audio: Sequence[str]) -> None:
+    """Raises where tables lie with the audio that may be its manifests; a table that is named after
+    an audio file is none.
+    """
+    stems = {name.rpartition(".")[0] for name in audio}
+    tables = sorted(
+        name
+        for name in names
+        if name.lower().endswith(TABLES)
+        and not _is_hidden(name)
+        and name.rpartition(".")[0] not in stems
+    )
+    if not tables:
+        return
+    paths = [source.path / name for name in tables]
+    beside = [path.stem for path in paths if path.parent == paths[0].parent]
+    splits = [stem for name in SPLITS for stem in beside if split_of(stem) == name]
+    manifest = f"csv:{paths[0].parent}#{','.join(splits)}" if splits else f"csv:{paths[0]}"
+    if source.path.is_file():
+        manifest = f"the unpacked archive ({manifest})"
+    raise ProbeError(
+        f"{source.text}: audio, and tables that may be its manifests: {listed(tables)}. Name the "
+        f"tables that are meant, such as {manifest}; or read the audio files without their texts: "
+        f"folder:{source.text}."
+    )
 
 
 def _levels(source: Source, names: Sequence[str]) -> dict[str, tuple[str, list[str]]]:

@@ -1,8 +1,9 @@
 """Kaldi's data directories: ``wav.scp``, ``segments``, ``text``, ``utt2spk`` and their like.
 
 Source: https://kaldi-asr.org/doc/data_prep.html. ``reco2file_and_channel`` says the side of a call;
-it selects a channel unless each side has an audio file of its own. Any other file ``utt2NAME`` or
-``spk2NAME`` becomes a column NAME.
+it selects a channel unless each side has an audio file of its own. The fifth field of ``segments``
+counts the channels of what is read from 0: of a command that writes one channel, this is 0. Any
+other file ``utt2NAME`` or ``spk2NAME`` becomes a column NAME.
 """
 
 import logging
@@ -10,11 +11,11 @@ import os
 import re
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from probe.data.readers.lists import lines_of, split_of, split_of_part, values_sha256
-from probe.data.readers.pipes import sound_of
+from probe.data.readers.pipes import MEAN, sound_of
 from probe.data.readers.reading import COLUMNS, MEANINGS, Reader, Reading, Row, Source
 from probe.errors import ProbeError, listed, refuse_problems
 
@@ -31,11 +32,18 @@ Table = dict[str, tuple[str, str]]  # id -> file and line, rest of the line
 
 @dataclass(frozen=True)
 class Recording:
-    """An entry of ``wav.scp``: the audio file and its channel, counted from 1."""
+    """An entry of ``wav.scp``.
+
+    Attributes:
+        path: of the audio file.
+        channel: of it, counted from 1; empty for the mean of all.
+        is_one_channel: whether a command chooses a channel, or mixes all into one.
+    """
 
     where: str
     path: str
     channel: str
+    is_one_channel: bool
 
 
 def read_kaldi(source: Source) -> Reading:
@@ -174,6 +182,13 @@ def _segments(
         if re.fullmatch(r"-1(\.0*)?", end):  # to the end of the file, as extract-segments has it
             end = ""
         channel = str(int(channels[0]) + 1) if channels else ""
+        if recording in recordings and recordings[recording].is_one_channel:
+            if channel not in ("", "1"):
+                problems.append(
+                    f"{where}: channel {channels[0]}, counted from 0; the command of {recording!r} "
+                    f"in wav.scp writes one channel, which is 0. {FIX}."
+                )
+            channel = ""  # the one that the command writes
         yield utterance, (where, recording, start, end, channel)
 
 
@@ -198,12 +213,15 @@ def _recordings(folder: Path, problems: list[str]) -> Iterator[tuple[str, Record
         elif not path or path == "-":
             problems.append(f"{where}: {name!r} has no audio file. {FIX}.")
         else:
-            recordings[name] = Recording(where, path, channel)
+            is_one = channel != ""
+            channel = "" if channel == MEAN else channel
+            recordings[name] = Recording(where, path, channel, is_one)
     base = _base(folder, [item.path for item in recordings.values()])
     sides = _sides(folder, recordings, problems)
     for name, item in recordings.items():
         path = os.path.normpath(base / item.path)
-        yield name, Recording(item.where, path, item.channel or sides.get(name, ""))
+        channel = item.channel if item.is_one_channel else sides.get(name, "")
+        yield name, replace(item, path=path, channel=channel)
 
 
 def _base(folder: Path, paths: list[str]) -> Path:
@@ -222,7 +240,8 @@ def _sides(folder: Path, recordings: dict[str, Recording], problems: list[str]) 
     sides: dict[str, str] = {}
     files: dict[str, set[str]] = defaultdict(set)
     originals: dict[str, str] = {}
-    for name, (where, rest) in _table(folder / "reco2file_and_channel", problems).items():
+    table = _table(folder / "reco2file_and_channel", problems)
+    for name, (where, rest) in table.items():
         fields = rest.split()
         if len(fields) != 2 or fields[1].lower() not in SIDES:
             problems.append(
@@ -237,7 +256,16 @@ def _sides(folder: Path, recordings: dict[str, Recording], problems: list[str]) 
             originals[name] != name == Path(recordings[name].path).stem
         )
 
-    return {name: side for name, side in sides.items() if not is_own(name)}
+    sides = {name: side for name, side in sides.items() if not is_own(name)}
+    for name, side in sides.items():
+        item = recordings[name]
+        if item.is_one_channel and side != (item.channel or "1"):  # a mean may be of one channel
+            written = f"channel {item.channel}" if item.channel else "the mean of all channels"
+            problems.append(
+                f"{table[name][0]}: {name!r} is channel {side}, counted from 1, but its command in "
+                f"wav.scp writes {written}. {FIX}."
+            )
+    return sides
 
 
 READERS = (

@@ -15,7 +15,7 @@ from typing import Any
 
 from probe.data.readers.audio_cache import cached_rows, write_audio
 from probe.data.readers.lists import split_of, split_of_part, values_sha256
-from probe.data.readers.pipes import sound_of
+from probe.data.readers.pipes import MEAN, sound_of
 from probe.data.readers.reading import COLUMNS, Reader, Reading, Row, Source
 from probe.errors import ProbeError, listed
 
@@ -193,6 +193,7 @@ def _file_of(place: Path) -> Callable[[Any, str], tuple[str, str]]:
                     f"{where}: its audio is the command {audio.source!r}, which {error}; "
                     f"layerprobe runs no commands. {SAVE}."
                 ) from error
+            channel = "" if channel == MEAN else channel
         elif audio.type == "file":
             path = str(audio.source)
         else:

@@ -32,6 +32,7 @@ SOX = {
     "-e": "signed(-integer)?|floating-point",
 }
 SOX_FLAGS = re.compile(r"-V\d?|-q|-D|-R|-[LB]|--no-dither")
+MEAN = "mean"  # of all channels, where a command mixes them into one
 SOX_EFFECTS = re.compile(rf"(rate( -[vhmlq])* ({RATE.pattern})|channels 1|remix (-|\d+|1,2))")
 
 
@@ -42,7 +43,8 @@ def sound_of(command: str) -> tuple[str, str]:
     ('/data/sw02001.sph', '2')
 
     Returns:
-        The channel is counted from 1 and empty where all of them are written.
+        The channel that is written, counted from 1; `MEAN` where all are mixed into one, and empty
+        where all are written as they are.
 
     Raises:
         ValueError: the reason, in words that follow the command.
@@ -56,8 +58,8 @@ def sound_of(command: str) -> tuple[str, str]:
         if (stage_path == "-") != bool(number):
             raise ValueError("does not begin with one audio file")
         path = path or stage_path
-        if channel and stage_channel:
-            raise ValueError("chooses a channel twice")
+        if channel and stage_channel not in ("", MEAN):
+            raise ValueError("chooses a channel of one")
         channel = channel or stage_channel
     return path, channel
 
@@ -133,7 +135,7 @@ def _ffmpeg(words: list[str]) -> tuple[str, str]:
     options, others = _split_options(words, FFMPEG, FFMPEG_FLAGS.__contains__)
     if others not in (["-"], ["pipe:1"], ["pipe:"]):
         raise ValueError(f"writes to {' '.join(others) or 'nothing'}")
-    return re.sub("^pipe:0?$", "-", options["-i"]), ""
+    return re.sub("^pipe:0?$", "-", options["-i"]), MEAN if "-ac" in options else ""
 
 
 def _sox(words: list[str]) -> tuple[str, str]:
@@ -141,7 +143,7 @@ def _sox(words: list[str]) -> tuple[str, str]:
     outputs = [i for i, word in enumerate(words) if word == "-"]
     end = outputs[-1] + 1 if outputs else 0
     effects = " ".join(words[end:])
-    _, files = _split_options(words[:end], SOX, SOX_FLAGS.fullmatch)
+    options, files = _split_options(words[:end], SOX, SOX_FLAGS.fullmatch)
     if len(files) != 2 or files[1] != "-":
         raise ValueError("does not write one file to the pipe")
     before = words[: words.index(files[0])]
@@ -149,8 +151,9 @@ def _sox(words: list[str]) -> tuple[str, str]:
         raise ValueError("says how a file without a header is read")
     if effects and not re.fullmatch(f"({SOX_EFFECTS.pattern} ?)+", effects):
         raise ValueError(f"changes the sound ({effects})")
-    channels = re.findall(r"remix (\d+)(?!\S)", effects)
-    return files[0], channels[0] if channels else ""
+    is_mixed = "-c" in options or re.search("channels|remix", effects)
+    channels = re.findall(r"remix (\d+)(?!\S)", effects) or [MEAN if is_mixed else ""]
+    return files[0], channels[0]
 
 
 PROGRAMS: dict[str, Callable[[list[str]], tuple[str, str]]] = {

@@ -24,6 +24,11 @@ SPLIT_WORDS = {
 }
 
 
+def split_word(word: str) -> str:
+    """The split that a word, in small letters or capitals, stands for; the word where none."""
+    return SPLIT_WORDS.get(word.lower(), word)
+
+
 @dataclass(frozen=True)
 class Row:
     """One utterance.

@@ -23,11 +23,12 @@ from probe.data.csv_tables import (
     decoded_table,
     header_of,
     names_in,
+    refuse_comment,
     refuse_doubled,
 )
 from probe.data.json_tables import json_records
 from probe.data.readers.columns import ALIASES, Columns, Table, columns_of, plain_name
-from probe.data.readers.reading import SPLIT_WORDS, Reader, Reading, Row, Source
+from probe.data.readers.reading import SPLIT_WORDS, Reader, Reading, Row, Source, split_word
 from probe.errors import ProbeError, listed, refuse_problems
 from probe.foreign_files import HEAD_BYTES, true_form
 
@@ -67,13 +68,17 @@ def read_table(source: Source) -> Reading:
     )
 
 
-def read_frame(frame: "pd.DataFrame", folder: Path) -> Reading:
-    """The rows of a DataFrame; paths are relative to ``folder``, and the index is not read."""
+def read_frame(frame: "pd.DataFrame", folder: Path, name: str) -> Reading:
+    """The rows of a DataFrame; paths are relative to ``folder``, and the index is not read.
+
+    Args:
+        name: of the corpus.
+    """
     table = _of_frame("DataFrame", frame)
     columns = columns_of(table)
     text = json.dumps([list(table.columns), *map(list, table.rows)])
     sha256 = hashlib.sha256(text.encode()).hexdigest()
-    return Reading("dataframe", sha256, folder, columns.names, TableRows(table, columns))
+    return Reading(name, sha256, folder, columns.names, TableRows(table, columns))
 
 
 class Rows:
@@ -122,7 +127,7 @@ class TableRows:
                 continue
             values["path"] = self._path(values["path"])
             word = values.get("split", "")
-            split = SPLIT_WORDS.get(word, word) or self.split
+            split = split_word(word) or self.split
             if split != word:
                 if word:
                     words[word] = split
@@ -193,18 +198,19 @@ def _reading(path: Path, split: str, root: Path) -> Reading:
     del content
     columns = columns_of(table)
     folder = path.parent
+    name = folder.resolve().name if place or root.is_dir() else path.stem
     if not place and _has_clips(path, table):
         place = "clips"
     if root.is_dir():
         place = os.path.normpath(os.path.join(os.path.relpath(folder, root), place))  # noqa: PTH118
         folder = root
     prefix = "" if place in ("", ".") else f"{place}/"
-    implied = split or (SPLIT_WORDS.get(path.stem, "") if root.is_dir() else "")
+    implied = split or (SPLIT_WORDS.get(path.stem.lower(), "") if root.is_dir() else "")
     rows = TableRows(table, columns, prefix, implied, bool(split))
     names = columns.names
     if implied and "split" not in names:
         names = (*names, "split")
-    return Reading(path.stem, sha256, folder, names, rows)
+    return Reading(name, sha256, folder, names, rows)
 
 
 def _has_clips(path: Path, table: Table) -> bool:
@@ -221,7 +227,7 @@ def _table(path: Path, content: bytes) -> tuple[Table, str]:
     del content
     if is_json or text.lstrip().startswith("["):
         return table_of_records(str(path), *json_records(path, text)), ""
-    header = header_of(text)
+    number, header = header_of(text)
     separators = [
         separator
         for separator in SEPARATORS
@@ -229,6 +235,8 @@ def _table(path: Path, content: bytes) -> tuple[Table, str]:
     ]
     if not separators and (ending := _ending(path, header)):
         return _ljspeech(path, text, ending), "wavs"
+    if not separators:
+        refuse_comment(f"{path} line {number}", header)
     most = max(SEPARATORS, key=header.count)  # the columns that were found are named
     separator = separators[0] if separators else most
 
@@ -252,7 +260,7 @@ def _table(path: Path, content: bytes) -> tuple[Table, str]:
     if not is_quoted:
         log.info("%s: its double quotes are characters of texts, not around fields", path)
     numbers, rows = [line for line, _ in records], [values for _, values in records]
-    return Table(str(path), columns, list(rows), numbers), ""
+    return Table(str(path), columns, list(rows), numbers, header=number), ""
 
 
 def _ending(path: Path, header: str) -> str:
@@ -267,7 +275,9 @@ def _ending(path: Path, header: str) -> str:
 
 def _ljspeech(path: Path, text: str, ending: str) -> Table:
     """The table of LJSpeech's ``metadata.csv``: id, text as printed, normalised text."""
-    lines = [(number, line) for number, line in enumerate(text.splitlines(), start=1) if line]
+    lines = [
+        (number, line) for number, line in enumerate(text.splitlines(), start=1) if line.strip()
+    ]
     names = LJSPEECH[lines[0][1].count("|") + 1]
     rows = []
     for number, line in lines:
@@ -295,6 +305,12 @@ def table_of_records(file: str, unit: str, records: Iterable[tuple[int, dict[str
                     f"{file} {unit} {number}: {name} is {text[:60]}; expected the path of one "
                     "file. Write path, start, end and channel as fields of their own."
                 )
+            if isinstance(value, dict) and _has_path(value) and not _has_path(fields):
+                raise ProbeError(
+                    f"{file} {unit} {number}: {name} is the object {text[:60]}; expected the path "
+                    "of one file. Write path, start, end (in seconds: samples divided by the "
+                    "sampling rate) and channel as fields beside the others."
+                )
             index = places.setdefault(name, len(row))
             if index == len(row):
                 row.append(text)
@@ -305,6 +321,10 @@ def table_of_records(file: str, unit: str, records: Iterable[tuple[int, dict[str
     for row in rows:
         row += [""] * (len(places) - len(row))
     return Table(file, tuple(places), list(rows), numbers, unit)
+
+
+def _has_path(fields: dict[str, Any]) -> bool:
+    return any(plain_name(name) in ALIASES["path"] for name in fields)
 
 
 def _parquet(path: Path) -> Table:
@@ -329,7 +349,7 @@ def _of_frame(file: str, frame: "pd.DataFrame") -> Table:
     refuse_doubled(file, names)
     columns = []
     for index, name in enumerate(names):
-        series = frame.iloc[:, index]
+        series = _without_digits_of_binary(frame.iloc[:, index])
         values = series.astype(object).where(series.notna(), None)
         if plain_name(name) in ALIASES["path"] and any(
             isinstance(value, dict | bytes) for value in values
@@ -341,6 +361,17 @@ def _of_frame(file: str, frame: "pd.DataFrame") -> Table:
         columns.append([value if type(value) is str else _text(value) for value in values])
     rows = list(zip(*columns, strict=True))
     return Table(file, names, list(rows), range(1, len(rows) + 1), "row")
+
+
+def _without_digits_of_binary(series: "pd.Series[Any]") -> "pd.Series[Any]":
+    """Numbers of less than 64 bits as the shortest decimals that give them: 0.1, not
+    0.10000000149011612.
+    """
+    bits = 8 * getattr(series.dtype, "itemsize", 8)
+    if getattr(series.dtype, "kind", "") != "f" or bits >= 64:
+        return series
+    texts = series.to_numpy(f"float{bits}", na_value=float("nan")).astype(str)
+    return type(series)(texts.astype(float))
 
 
 def _text(value: Any) -> str:
@@ -375,7 +406,7 @@ def _recognises(path: Path) -> bool:
         return ending == ".csv" and path.is_file()
     with path.open("rb") as file:
         header = file.read(HEAD_BYTES).decode("utf-8-sig", errors="replace")
-    return "\t" in header_of(header)  # fairseq's first line is a folder
+    return "\t" in header_of(header)[1]  # fairseq's first line is a folder
 
 
 def _recognises_json(path: Path) -> bool:

@@ -69,7 +69,7 @@ class Question:
     """Numbers to learn, and which training rows may be learnt from.
 
     Attributes:
-        labels: (row,) of all rows.
+        labels: (row,) or (row, class) of all rows.
         chosen: positions of training rows; all where None.
     """
 

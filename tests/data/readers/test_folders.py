@@ -92,6 +92,25 @@ def test_what_is_left_out_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixtu
     assert "2 audio files: column label with 2 values (no, yes)" in caplog.text
 
 
+def test_tables_that_may_be_manifests_are_left_out_only_on_request(tmp_path: Path) -> None:
+    names = ("clips/1.mp3", "dev.tsv", "other.tsv", "test.tsv", "train.tsv")
+    folder(tmp_path / "cv", *(f"en/{name}" for name in names))
+    message = (
+        f"{tmp_path}/cv: audio, and tables that may be its manifests: en/dev.tsv, en/other.tsv, "
+        "en/test.tsv, en/train.tsv. Name the tables that are meant, such as "
+        f"csv:{tmp_path}/cv/en#train,dev,test; or read the audio files without their texts: "
+        f"folder:{tmp_path}/cv."
+    )
+    with pytest.raises(ProbeError, match=f"^{re.escape(message)}$"):
+        load_corpus(tmp_path / "cv")
+    assert list(labels(load_corpus(f"folder:{tmp_path}/cv"))) == ["en/clips/1.mp3"]
+    folder(tmp_path / "words", "yes/1.wav", "yes/1.csv", ".x.csv")
+    assert list(labels(load_corpus(tmp_path / "words"))) == ["yes/1.wav"]
+    folder(tmp_path / "words", "all.csv")
+    with pytest.raises(ProbeError, match=rf"such as csv:{tmp_path}/words/all\.csv; or read"):
+        load_corpus(tmp_path / "words")
+
+
 def test_a_loop_of_links_is_walked_once(tmp_path: Path) -> None:
     (folder(tmp_path, "yes/1.wav", "no/2.wav") / "yes" / "again").symlink_to(tmp_path)
     assert sorted(labels(load_corpus(tmp_path))) == ["no/2.wav", "yes/1.wav"]

@@ -120,6 +120,47 @@ def test_a_segment_may_end_with_the_file_and_name_its_channel_from_0(tmp_path: P
 
 
 @pytest.mark.parametrize(
+    ("command", "channel"),
+    [
+        ("sph2pipe -f wav -c 2 {audio}/sw1.sph |", 2),
+        ("sox {audio}/1.wav -t wav - remix 2 |", 2),
+        ("sox {audio}/1.wav -c 1 -t wav - |", None),
+        ("ffmpeg -i {audio}/1.wav -ac 1 -f wav - |", None),
+    ],
+)
+def test_the_channel_of_a_segment_is_counted_in_what_the_command_writes(
+    tmp_path: Path, command: str, channel: int | None
+) -> None:
+    files = {"wav.scp": f"r {command}\n", "segments": "u1 r 0 1 0\nu2 r 1 2\n"}
+    corpus = load_corpus(directory(tmp_path / "a" / "dev", files))
+    assert [item.excerpt.channel for item in corpus.utterances] == [channel, channel]
+    files["segments"] = "u1 r 0 1 0\nu2 r 1 2 1\n"
+    message = (
+        r"segments line 2: channel 1, counted from 0; the command of 'r' in wav\.scp writes one"
+    )
+    with pytest.raises(ProbeError, match=message):
+        load_corpus(directory(tmp_path / "b" / "dev", files))
+
+
+@pytest.mark.parametrize(
+    ("line", "written"),
+    [
+        ("sw1-B sph2pipe -f wav -c 1 {audio}/sw1.sph |", "channel 1"),
+        ("sw1-B sox {audio}/1.wav -c 1 -t wav - |", "the mean of all channels"),
+    ],
+)
+def test_a_side_that_contradicts_the_command_is_refused(
+    tmp_path: Path, line: str, written: str
+) -> None:
+    files = {"wav.scp": f"{line}\n", "reco2file_and_channel": "sw1-B 1 B\n"}
+    message = (
+        rf"reco2file_and_channel line 1: 'sw1-B' is channel 2, counted from 1, but .* {written}\."
+    )
+    with pytest.raises(ProbeError, match=message):
+        load_corpus(directory(tmp_path / "dev", files))
+
+
+@pytest.mark.parametrize(
     ("wav", "sides", "channels"),
     [
         ("c-A {audio}/c.wav\nc-B {audio}/c.wav\n", "c-A c A\nc-B c B\n", [1, 2]),
@@ -238,19 +279,21 @@ def test_the_hash_follows_the_rows_and_not_where_the_audio_lies(tmp_path: Path) 
         ("flac -c a.wav |", None),
         ("flac -d -c --skip=100 a.flac |", None),
         ("sox a.flac -t wav - |", ("a.flac", "")),
-        ("/usr/bin/sox -t mp3 a.mp3 -r 16k -c 1 -b 16 -t wav - |", ("a.mp3", "")),
+        ("/usr/bin/sox -t mp3 a.mp3 -r 16k -c 1 -b 16 -t wav - |", ("a.mp3", "mean")),
         ("sox a.wav -r 8000 -t wav - |", None),
         ("sox a.wav -t wav - remix 2 |", ("a.wav", "2")),
-        ("sox a.wav -t wav - remix 1,2 rate 16000 |", ("a.wav", "")),
+        ("sox a.wav -t wav - remix 1,2 rate 16000 |", ("a.wav", "mean")),
         ("sox -v 0.5 a.wav -t wav - |", None),
         ("sox a.wav -t wav - trim 0 1 |", None),
         ("sox a.wav b.wav -t wav - |", None),
         ("sox -r 8000 -e mu-law -t raw a.raw -t wav - |", None),
         ("ffmpeg -i a.mp3 -f wav -ar 16000 -ab 16 - |", ("a.mp3", "")),
-        ("ffmpeg -v 8 -i a.m4a -ac 1 -acodec pcm_s16le -f wav pipe:1 |", ("a.m4a", "")),
+        ("ffmpeg -v 8 -i a.m4a -ac 1 -acodec pcm_s16le -f wav pipe:1 |", ("a.m4a", "mean")),
         ("ffmpeg -ss 3 -i a.wav -f wav - |", None),
         ("ffmpeg -i a.wav -i b.wav -f wav - |", None),
         ("sph2pipe -f wav -c 2 a.sph | sox -t wav - -r 16000 -t wav - |", ("a.sph", "2")),
+        ("sph2pipe -f wav -c 2 a.sph | sox -t wav - -c 1 -t wav - |", ("a.sph", "2")),
+        ("sox a.wav -c 1 -t wav - | sox -t wav - -t wav - remix 2 |", None),
         ("sox a.wav -t wav - remix 1 | sox -t wav - -t wav - remix 1 |", None),
         ("cat a.wav |", ("a.wav", "")),
         ("cat a.wav b.wav |", None),

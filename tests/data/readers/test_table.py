@@ -92,6 +92,8 @@ def test_a_second_column_of_one_meaning_is_a_label(folder: Path) -> None:
         ("duration", "1.0", (0.0, None, None, 1.0)),
         ("dur_ms", "1500", (0.0, None, None, 1.5)),
         ("start,end,duration", "1,2,10", (1.0, 2.0, None, 1.0)),
+        ("channel", "2.0", (0.0, None, 2, None)),
+        ("ch", "1.", (0.0, None, 1, None)),
         ("ch", "left", (0.0, None, 1, None)),
         ("start,offset", "1,1.0", (1.0, None, None, None)),
     ],
@@ -249,6 +251,36 @@ def test_other_words_for_splits_are_read_and_logged(
     assert "valid as dev, evaluation as test" in caplog.text
 
 
+def test_words_for_splits_may_be_in_capitals(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    corpus = load(folder, "path,split\na.wav,TRAIN\nb.wav,Validation\n")
+    assert [item.split for item in corpus.utterances] == ["train", "dev"]
+    assert "TRAIN as train, Validation as dev" in caplog.text
+    refuses(folder, "path,split\na.wav,x\n", " line 2: split 'x'; .* noise, training, tr, valid, ")
+
+
+def test_empty_lines_before_the_header_are_passed_over(folder: Path) -> None:
+    header = "\n \n,,\npath,text,channel\n"
+    corpus = load(folder, f"{header}a.wav,one,1.0\n\nb.wav,two,\n")
+    assert [(item.text, item.where) for item in corpus.utterances] == [
+        ("one", f"{folder / 'dev.csv'} line 5"),
+        ("two", f"{folder / 'dev.csv'} line 7"),
+    ]
+    assert corpus.utterances[0].excerpt.channel == 1
+    refuses(folder, f"{header}a.wav,one\n", " line 5: 2 fields; the header has 3")
+    refuses(folder, "\n\ntext,x\na,b\n", " line 3: no column of paths; found text, x")
+    refuses(folder, "\n\npath,path\na,b\n", " line 3: column path occurs twice")
+
+
+@pytest.mark.parametrize("comment", ["# made by hand", "# made by hand, in May", "#path\ttext"])
+def test_a_comment_in_place_of_the_header_is_called_one(folder: Path, comment: str) -> None:
+    message = f" line 2: {re.escape(repr(comment))} is a comment; expected the names of the columns"
+    refuses(folder, f"\n{comment}\npath,text\na.wav,one\n", message)
+    assert one(folder, "#,path", "0,a.wav").label("#") == "0"
+
+
 def test_a_split_that_contradicts_the_one_named_for_its_table_is_refused(folder: Path) -> None:
     (folder / "x.csv").write_text("path,split\na.wav,train\nb.wav,\n")
     with pytest.raises(ProbeError, match=r"line 2: split 'train', but the corpus was named with t"):
@@ -266,6 +298,7 @@ def test_ljspeech_is_read_without_a_header(folder: Path) -> None:
     assert first.label("raw_text") == "Printing, in 1 sense"
     assert (second.path, second.text) == (folder / "wavs" / "LJ001-0002.wav", '"the')
     assert load_corpus(folder).sha256 == corpus.sha256
+    assert corpus.name == load_corpus(folder).name == folder.name
     refuses(
         folder,
         rows[0] + "LJ001-0002|a|b|c\n",
@@ -337,6 +370,10 @@ def test_manifests_of_speechbrain_are_read_and_data_root_is_replaced(
         ('{"path": "a.wav"}\n\n{"path": "a.wav"}\n', " line 3: id 'a.wav' occurs on line 1"),
         ('{"path": "a.wav"}\n{"path": "gone.wav"}\n', " line 2: .*gone.wav does not exist"),
         ('{"audio_filepath": ["a.wav", "b.wav"]}\n', " line 1: audio_filepath is a.wav;b.wav; exp"),
+        (
+            '{"u1": {"wave": {"file": "a.wav", "start": 0, "stop": 8000}, "wrd": "x"}}',
+            r" entry 1: wave is the object .*; expected the path .* samples divided by the",
+        ),
         ('[{"text": "x"}]', ": no column of paths; found text; expected path"),
         ('[{"path": "a.wav", "split": "x"}]', " entry 1: split 'x'; expected one of train"),
         ("[1, 2]", " entry 1: '1' is no object"),
@@ -403,6 +440,27 @@ def test_a_dataframe_is_a_corpus(folder: Path, monkeypatch: pytest.MonkeyPatch) 
         load_corpus(frame().assign(split=["train", "x", "dev"]), folder)
     with pytest.raises(ProbeError, match=r"DataFrame: no column of paths; found speaker"):
         load_corpus(frame().drop(columns="path"), folder)
+
+
+def test_a_dataframe_has_the_name_that_it_is_given(folder: Path) -> None:
+    assert load_corpus(frame(), folder, name="mine").name == "mine"
+    (folder / "dev.csv").write_text("path\na.wav\n")
+    with pytest.raises(ProbeError, match=r"name='mine' is for DataFrames; .* Leave it out"):
+        load_corpus(folder / "dev.csv", name="mine")
+
+
+@pytest.mark.parametrize("source", [[{"path": "a.wav"}], {"path": ["a.wav"]}, None])
+def test_another_type_than_a_path_or_a_dataframe_is_refused(source: Any) -> None:
+    name = type(source).__name__
+    with pytest.raises(ProbeError, match=rf"a {name} is no corpus; expected a path, .*DataFrame"):
+        load_corpus(source)
+
+
+@pytest.mark.parametrize("kind", ["float32", "float16", "Float32"])
+def test_times_of_few_bits_are_their_shortest_decimals(folder: Path, kind: str) -> None:
+    times = pd.DataFrame({"start": [0.1, None], "end": [1.7, 2.0]}).astype(kind)
+    corpus = load_corpus(times.assign(path=["a.wav", "b.wav"]), folder)
+    assert [item.key for item in corpus.utterances] == ["a.wav#t=0.1,1.7", "b.wav#t=0.0,2.0"]
 
 
 def test_parquet_is_read_as_a_dataframe_is(folder: Path) -> None:
