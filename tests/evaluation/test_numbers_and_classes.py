@@ -270,6 +270,14 @@ def test_a_task_by_accuracy_has_nothing_else_and_its_hash_stays(sexes: tuple[Pat
     assert open_task(folder / "uar.toml").sha256 != records[0].task_sha256
 
 
+def test_several_columns_of_labels_are_of_another_kind(tmp_path: Path) -> None:
+    (tmp_path / "own.toml").write_text('kind = "classify"\nlabel = ["a", "b"]\n')
+    with pytest.raises(
+        ProbeError, match=r"label: found \['a', 'b'\]; expected one column; kind tag"
+    ):
+        open_task(tmp_path / "own.toml")
+
+
 def test_classes_in_two_spellings_are_named_once(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

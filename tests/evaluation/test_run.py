@@ -166,7 +166,7 @@ def test_a_pick_at_the_edge_of_its_grid_is_named(
             if layers:
                 text = (
                     f"grid, planted: dev picked l2 = {ends[end]:g}, the {end} of its grid, at "
-                    f"layers {', '.join(layers)}"
+                    f"layer{'s' * (len(layers) > 1)} {', '.join(layers)}"
                 )
                 assert text in said
 

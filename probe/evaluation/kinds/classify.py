@@ -119,6 +119,13 @@ class Settings(TimeLabelSettings, ProjectedSettings):
         "class_weight": "none",
     }
 
+    @field_validator("label", mode="before")
+    @classmethod
+    def _is_one_column(cls, label: object) -> object:
+        if isinstance(label, list):
+            raise ValueError("one column; kind tag learns several labels of one utterance")
+        return label
+
     @field_validator("view")
     @classmethod
     def _of_intervals(cls, view: str, info: ValidationInfo) -> str:
