@@ -67,7 +67,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> list[object]:
         *(bench, done, corpus, open_task(task), verify_store(store)),
         *(
             load_trials(trials, corpus),
-            load_intervals(intervals, corpus, dict.fromkeys(keys[:1], 0.3), 0.01),
+            load_intervals(intervals, corpus, dict.fromkeys(keys[:1], 0.3), beyond_s=0.01),
         ),
         *(probe.open_model("fbank"), PlantedEncoder().info, probe.check_model("fbank", quick=True)),
         listen(corpus, ["noise:white@10dB"], folder / "heard", n=1),
