@@ -496,6 +496,9 @@ class Others:
         place = self._scores.setdefault(score, where)
         if place != where:
             yield "line", "a score that stands twice", f"each once; the first is {place}"
+        selects = record.split == "dev" and record.metric == record.select_by
+        if selects and record.train_domain == record.test_domain:  # its value may be undefined
+            self._chosen_on.add(_training_of(record, file))
         if record.value is not None and record.split != "train":
             yield from self._of_one_training(record, file, where)
 
@@ -508,7 +511,7 @@ class Others:
         ]
 
     def _of_one_training(self, record: Record, file: str, where: str) -> Faults:
-        training = file, *_values(record, [*CHOICE, *_TRAINING])
+        training = _training_of(record, file)
         chosen = {name: value for name, value in record.chosen.items() if name != "definition"}
         settings = canonical_json(chosen)
         before, place = self._settings.setdefault(training, (settings, where))
@@ -518,14 +521,16 @@ class Others:
         if record.split == "test":
             self._tested.setdefault(training, (where, record.select_by))
             return
-        if record.metric == record.select_by and record.train_domain == record.test_domain:
-            self._chosen_on.add(training)
         names = [name for name in CHOICE if name != "condition"]
         score = _values(record, [*names, *_TRAINING, *_OF_DEV])
         value, place = self._dev.setdefault(score, (record.value, where))
         if value != record.value:
             expected = f"{value}, as in {place}: one training has one dev score"
             yield "value", record.value, f"{expected} under all conditions"
+
+
+def _training_of(record: Record, file: str) -> tuple[object, ...]:
+    return file, *_values(record, [*CHOICE, *_TRAINING])
 
 
 def _values(record: Record, names: Iterable[str]) -> tuple[object, ...]:

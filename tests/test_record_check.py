@@ -378,7 +378,7 @@ def test_the_command_lists_what_is_there(tmp_path: Path) -> None:
     ] == [("digits", 6, 3, "accuracy"), ("verify", 2, 1, "eer")]
     done = CliRunner().invoke(cli, ["records", str(tmp_path)])
     assert done.exit_code == 0 and len(done.stdout.splitlines()) == 3
-    assert "2 files, 8 records, 1 models, 2 tasks" in done.stderr
+    assert "2 files, 8 records, 1 model, 2 tasks" in done.stderr
     assert (
         json.loads(CliRunner().invoke(cli, ["records", str(tmp_path), "--format", "json"]).stdout)
         == listed

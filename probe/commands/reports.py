@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from probe.brief import counted
 from probe.commands.help import command, option
 from probe.commands.options import (
     PATH,
@@ -400,7 +401,9 @@ def records(
         from probe.record_check import renew_intervals
 
         n_records, n_changed = renew_intervals(paths)
-        click.echo(f"{n_records} records, {n_changed} intervals renewed", err=True)
+        click.echo(
+            f"{counted(n_records, 'record')}, {counted(n_changed, 'interval')} renewed", err=True
+        )
     else:
         _list(paths, form)
 
@@ -415,9 +418,8 @@ def _list(paths: tuple[Path, ...], form: str) -> None:
     print_table(list(files[0]), [[str(value) for value in file.values()] for file in files])
     tasks, models = ({file[name] for file in files} for name in ("task", "model"))
     total = sum(file["records"] for file in files)
-    click.echo(
-        f"{len(files)} files, {total} records, {len(models)} models, {len(tasks)} tasks", err=True
-    )
+    numbers = {"file": len(files), "record": total, "model": len(models), "task": len(tasks)}
+    click.echo(", ".join(counted(n, noun) for noun, n in numbers.items()), err=True)
 
 
 def _check(paths: tuple[Path, ...], form: str) -> None:
@@ -428,7 +430,7 @@ def _check(paths: tuple[Path, ...], form: str) -> None:
         print_json([vars(finding) for finding in findings])
     for finding in [] if form == "json" else findings:
         click.echo(plain(str(finding)).replace("\n", "\\n"))
-    click.echo(f"{n_lines} records, {len(findings)} findings", err=True)
+    click.echo(f"{counted(n_lines, 'record')}, {counted(len(findings), 'finding')}", err=True)
     if findings:
         sys.exit(EXIT_FAILURE)
 

@@ -34,6 +34,7 @@ log = logging.getLogger("probe")
 
 LABEL = "label"  # the column that the label of an interval is, see `LabelledInterval`
 BEYOND_S = 0.02  # by which an interval may end after its audio: aligners count in frames
+NO_INTERVALS = "no intervals"  # why a record excludes an utterance
 ABSURD = 20  # times as long as the audio: no alignment is off by that much
 
 Derivation = Callable[[Sequence[Interval]], list[Interval]]  # from the turns of a recording
@@ -159,7 +160,8 @@ def load_intervals(
             intervals = places.of(utterance, durations_s[utterance.key])
             if intervals:
                 spans[utterance.key] = _spans(intervals, bool(types))
-    refuse_problems([*places.problems], f"{path}: {len(places.problems)} unusable intervals")
+    n_unusable = counted(len(places.problems), "unusable interval")
+    refuse_problems([*places.problems], f"{path}: {n_unusable}")
     missing = tuple(key for key in durations_s if key not in spans)
     examples, names = listed(list(missing), 3), listed([*labels.unknown], 3)
     if not spans:

@@ -7,9 +7,8 @@ else than it seems to; it names the utterances, and the file and line of the fir
 
 import itertools
 import re
-import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ import pandas as pd
 from probe.brief import brief, counted
 from probe.data import transcript_checks
 from probe.data.corpus import Corpus, Utterance, read_corpus
+from probe.data.label_spellings import several_spellings, spellings
 from probe.data.sound_overview import CHANNEL_DIFFERENCE_DB, MOST_FILES, Sound, examine_sound
 from probe.errors import listed
 
@@ -323,7 +323,7 @@ def _text_notes(corpus: Corpus) -> Iterator[Note]:
             "They will always be errors. Unify the spelling, or move such utterances to train.",
         )
     counts = Counter(item.text.strip() for item in given)
-    if len(counts) <= LABEL_SHARE * len(given) and (groups := _spellings(counts)):
+    if len(counts) <= LABEL_SHARE * len(given) and (groups := spellings(counts)):
         yield Note(
             "text",
             f"transcripts {listed(groups, 3)} differ only by case, spaces or Unicode form.",
@@ -352,19 +352,6 @@ def _labels(corpus: Corpus) -> dict[str, dict[str, dict[str, int]]]:
 
 def _label_notes(labels: dict[str, dict[str, dict[str, int]]]) -> Iterator[Note]:
     for column, values in labels.items():
-        if groups := _spellings({value: sum(n.values()) for value, n in values.items()}):
-            yield Note(
-                "labels",
-                f"{column}: {listed(groups, 3)} differ only by case, spaces or Unicode form; each "
-                "counts as a class of its own.",
-                "Write each class in one way.",
-            )
-
-
-def _spellings(counts: Mapping[str, int]) -> list[str]:
-    """The values, with their counts, that are equal but for case, spaces and Unicode form."""
-    spellings: dict[str, list[str]] = defaultdict(list)
-    for value, n in counts.items():
-        form = " ".join(unicodedata.normalize("NFKC", value).casefold().split())
-        spellings[form].append(f"{value!r} ({n})")
-    return [" and ".join(group) for group in spellings.values() if len(group) > 1]
+        frequencies = {value: sum(of_split.values()) for value, of_split in values.items()}
+        if fact := several_spellings(column, frequencies):
+            yield Note("labels", fact, "Write each class in one way.")

@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from probe.brief import counted
 from probe.errors import ProbeError, UsageError, listed
 
 if TYPE_CHECKING:
@@ -219,7 +220,7 @@ def _named_folds(
     names = sorted({item.label(column) for item in utterances}, key=_natural)
     if len(names) < LEAST_FOLDS:
         raise ProbeError(
-            f"{corpus.name}: column {column} names {len(names)} folds "
+            f"{corpus.name}: column {column} names {counted(len(names), 'fold')} "
             f"({listed(names) or 'none'}); expected {LEAST_FOLDS} or more, because one tests, one "
             f"chooses the settings and the others train. Make folds of groups, such as speaker:5."
         )

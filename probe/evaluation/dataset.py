@@ -57,6 +57,7 @@ class Problem:
         progress: counts the work that is done.
         unfinished: keeps finished parts of the work until all of it is done; None keeps none.
         place: stands before the names of parts, where a task trains several times.
+        excluded: utterances that no row is made of, by reason.
     """
 
     train: Sequence[Utterance]
@@ -73,6 +74,7 @@ class Problem:
     progress: Progress = field(default_factory=Progress)
     unfinished: "Unfinished | None" = None
     place: str = ""
+    excluded: Mapping[str, int] = field(default_factory=dict)
 
     def tallies(self, excluded: Counter[str]) -> dict[str, Counter[str]]:
         """Test set -> where what is left out of it is counted: an utterance counts once, under

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from probe.data.corpus import Utterance
-from probe.data.intervals import LABEL, LabelledInterval, Spans
+from probe.data.intervals import LABEL, NO_INTERVALS, LabelledInterval, Spans
 from probe.evaluation.dataset import Features, Problem
 from probe.evaluation.frame_times import first_centre_s
 from probe.evaluation.kind import TimeLabelSettings
@@ -24,7 +24,7 @@ ROUNDING = 1e-6  # of frames: a centre that is so near to an end lies on it
 
 def intervals_as_rows(problem: Problem, settings: TimeLabelSettings) -> Problem:
     """The problem with the labelled intervals of its utterances in their place; those with an
-    ignored label have an empty one.
+    ignored label have an empty one. Utterances without intervals are counted as excluded.
     """
     assert problem.intervals is not None
     spans = problem.intervals.spans
@@ -37,8 +37,11 @@ def intervals_as_rows(problem: Problem, settings: TimeLabelSettings) -> Problem:
             for row in _rows(item, spans[item.key], settings)
         ]
 
+    parts = (problem.train, problem.dev, *problem.tests.values())
+    without = {item.key for part in parts for item in part if item.key not in spans}
     return replace(
         problem,
+        excluded={NO_INTERVALS: len(without)} if without else {},
         train=rows(problem.train),
         dev=rows(problem.dev),
         tests={name: rows(part) for name, part in problem.tests.items()},
@@ -53,7 +56,7 @@ def _rows(
     rows = []
     for i, label in enumerate(spans.labels):
         start_s, end_s = float(spans.starts_s[i]), float(spans.ends_s[i])
-        columns = {LABEL: "" if label in settings.ignore else label}
+        columns = {LABEL: "" if settings.ignores(label) else label}
         if settings.types:
             columns[settings.types] = spans.types[i]
         changed = {

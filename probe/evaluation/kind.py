@@ -4,6 +4,7 @@ Each module of `probe.evaluation.kinds` that has a ``KIND`` is a kind; nothing e
 asks which one a task has.
 """
 
+import functools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Generic, Literal, TypeVar
@@ -102,6 +103,11 @@ class Settings(Schema):
         return values | ({"conditions": sorted(self.conditions)} if self.trains_across else {})
 
 
+@functools.lru_cache(maxsize=10_000)
+def _plain(label: str) -> str:
+    return label.strip().strip("<>").casefold()
+
+
 class TimeLabelSettings(Settings):
     """Settings of kinds that read labels over time, see `probe.data.intervals`.
 
@@ -112,6 +118,12 @@ class TimeLabelSettings(Settings):
     tier: str = TIER
     types: str = ""
     ignore: Several[str] = ("",)
+
+    def ignores(self, label: str) -> bool:
+        """Whether a label is one of those to ignore; case and angle brackets do not matter, since
+        aligners write one silence as ``sil``, ``SIL`` or ``<sil>``.
+        """
+        return _plain(label) in map(_plain, self.ignore)
 
     @property
     def derivation(self) -> Derivation | None:

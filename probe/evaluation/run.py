@@ -3,6 +3,7 @@
 import hashlib
 import logging
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -12,6 +13,8 @@ import torch
 
 from probe.brief import brief, counted
 from probe.data.corpus import Corpus, load_corpus
+from probe.data.intervals import LABEL, IntervalSet
+from probe.data.label_spellings import several_spellings
 from probe.errors import ProbeError, listed
 from probe.evaluation.condition_plan import Hearing, asked_under, groups_of, heard, hearings
 from probe.evaluation.dataset import Features, Problem, Score, described
@@ -38,6 +41,7 @@ from probe.evaluation.tasks import Task, open_task, same_question
 from probe.evaluation.trial_lists import SCOPE, Scope, intervals_of, trial_lists
 from probe.evaluation.unfinished import Unfinished, unfinished_folder
 from probe.files import require_writable, sha256_of_json
+from probe.measures.metrics import metric_of
 from probe.model_names import ModelName
 from probe.models.catalogue import choose_device
 from probe.models.encoder import device_name
@@ -223,6 +227,8 @@ def _train(job: _Job, hearing: Hearing, title: str, done: Run) -> None:
             done.records.extend(record for records in finished for record in records)
             return
     require_writable(job.results)
+    if not done.paths:
+        _warn_of_spellings(task, corpus, intervals)
     own = next(iter(common.values()))
     parts = _unfinished(job, own, shas, features, hearing)
     of_folds: dict[str, list[Score]] = {}
@@ -355,8 +361,8 @@ def _unfinished(
 
 
 def _scores(task: Task[Any], problem: Problem, features: Features) -> list[Score]:
-    """What the task's kind says of every layer, with the utterances that have no features counted
-    in each score.
+    """What the task's kind says of every layer, with the utterances that have no features or
+    no rows counted in each score.
     """
     scores: list[Score] = []
     grids = features.on_grids()
@@ -370,10 +376,10 @@ def _scores(task: Task[Any], problem: Problem, features: Features) -> list[Score
         of_part = described(task.kind.run(task, replace(problem, place=place), fitted), fitted)
         # What is of no layer, or of a sum of layers, comes once.
         scores += [score for score in of_part if not number or score.layer in part.layers]
-    if not features.failed:
-        return scores
-    n_failed = len({item.key for item in features.failed})
-    return [replace(score, excluded={**score.excluded, FAILED: n_failed}) for score in scores]
+    excluded = dict(problem.excluded)
+    if features.failed:
+        excluded[FAILED] = len({item.key for item in features.failed})
+    return [replace(score, excluded={**score.excluded, **excluded}) for score in scores]
 
 
 def _refuse_failed(task: Task[Any], corpus: Corpus, features: Features, hearing: Hearing) -> None:
@@ -405,6 +411,23 @@ def _fitting(task: Task[Any], problem: Problem) -> Fitting:
     settings = task.inner.settings
     width, how = getattr(settings, "project", 0), getattr(settings, "projection", "pca")
     return Fitting(problem.train, width, how, problem.seed, problem.memory_bytes)
+
+
+def _warn_of_spellings(task: Task[Any], corpus: Corpus, intervals: IntervalSet | None) -> None:
+    """Names classes that are written in several ways, see `several_spellings`."""
+    settings, column = task.inner.settings, task.inner.settings.predicted_column
+    if intervals is not None and column in ("", LABEL):
+        of_spans = (spans.labels for spans in intervals.spans.values())
+        labels = [label for names in of_spans for label in names if not settings.ignores(label)]
+        column = intervals.name
+    elif (
+        metric_of(task.inner.kind.main(settings).metric).of_numbers or column not in corpus.columns
+    ):
+        return
+    else:
+        labels = [item.label(column) for item in corpus.utterances if item.label(column).strip()]
+    if fact := several_spellings(column, Counter(labels)):
+        log.warning("%s: %s", corpus.name, fact)
 
 
 def _warn_of_copies(features: Features, folds: Mapping[str, Corpus], condition: str) -> None:

@@ -205,11 +205,12 @@ def warn_of_edges(task: str, model: str, scores: Sequence[Score]) -> None:
     for (name, value, edge), layers in edges.items():
         names = listed(list(dict.fromkeys(layers)))
         log.warning(
-            "%s, %s: dev picked %s = %g, the %s of its grid, at layers %s",
+            "%s, %s: dev picked %s = %g, the %s of its grid, at %s %s",
             task,
             model,
             name,
             value,
             edge,
+            "layer" if len({*layers}) == 1 else "layers",
             names,
         )

@@ -23,9 +23,11 @@ from numpy.typing import ArrayLike
 from probe.errors import ProbeError
 from probe.measures.block_sums import (
     CELLS,
+    CLASS_METRICS,
     MOMENTS,
     block_sums,
     class_units,
+    exact_class_metric,
     pooled_classes,
     sum_metric,
 )
@@ -315,7 +317,10 @@ def value_of(counts: Counts, metric: str = EER.name) -> float:
     if "influence" in counts:
         return float(counts["value"])
     if "numerator" not in counts:
-        value = float(sum_metric(counts, metric)(block_sums(counts).sum(axis=0)[None])[0])
+        if "class" in counts and metric in CLASS_METRICS:
+            value = exact_class_metric(counts, metric)
+        else:
+            value = float(sum_metric(counts, metric)(block_sums(counts).sum(axis=0)[None])[0])
         if np.isnan(value):
             raise ProbeError(f"{metric} is undefined: there are no utterances, or all are equal.")
         return value

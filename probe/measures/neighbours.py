@@ -17,7 +17,8 @@ def neighbour_labels(
     sizes: Sequence[int],
 ) -> dict[int, Strings]:
     """The most frequent label among the k nearest references of other speakers, by cosine
-    distance, for each k of ``sizes``; equal to scikit-learn's `KNeighborsClassifier`.
+    distance, for each k of ``sizes``, of equally frequent ones the first in alphabetical order;
+    equal to scikit-learn's `KNeighborsClassifier`.
 
     Args:
         references: (reference, dim) with their (reference,) labels.

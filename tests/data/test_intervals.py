@@ -274,6 +274,7 @@ def test_utterances_that_are_not_asked_for_are_no_surprise(
             "ends at 16000 s, but its audio lasts 1.000 s; is this column in samples or "
             "milliseconds?",
         ),
+        (["a/0.wav,0,0,x"], "1 unusable interval\n"),
         (["a/0.wav,0,0,x"] * 10, "10 unusable intervals"),
         (["a/0.wav,0,0,x"] * 10, "expected it to end later. (9 more like this)"),
         (["a/0.wav,0,soon,x"], "line 2: end 'soon'; expected seconds such as 0.25."),

@@ -239,6 +239,8 @@ def test_folds_that_a_column_cannot_give_are_refused(caplog: pytest.LogCaptureFi
         fold_corpora(corpus("1", "2", "3"), "fold")
     with pytest.raises(ProbeError, match=r"names 2 folds \(1, 2\); expected 3 or more"):
         fold_corpora(corpus("1", "2", "2"), "session")
+    with pytest.raises(ProbeError, match=r"names 1 fold \(1\); expected 3 or more"):
+        fold_corpora(corpus("1", "1", "1"), "session")
     with pytest.raises(ProbeError, match="column session is empty in all 3 rows"):
         fold_corpora(corpus("", "", ""), "session")
     with pytest.raises(ProbeError, match="u0 is in fold 1 and u1 of the same audio file"):

@@ -679,6 +679,9 @@ def test_models_of_different_frame_rates_are_compared_and_the_better_one_is_best
     assert row["verdict"] in ("better", "worse", "not significantly different") and row["p"] >= 0
 
 
+SPLITS_OF_ONE = ["train", "dev", "test"]
+
+
 def test_what_is_left_out_is_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     utterances = [
         (split, [("a", 5), ("sil", 3), ("b", 5), ("", 2)]) for split in ["train", "dev", "test"] * 2
@@ -703,6 +706,28 @@ def test_what_is_left_out_is_counted(tmp_path: Path, caplog: pytest.LogCaptureFi
     assert test.note == "4 frames with labels that training does not have: 'c'"
     assert by_layer(done, "test", "majority")[NO_LAYER].note.endswith(test.note)
     assert "no intervals for 1 utterances, they are left out: 3.wav" in caplog.text
+
+
+@pytest.mark.parametrize("silence", ["SIL", "<sil>", "<SIL>", "Sil"])
+def test_silence_is_left_out_however_it_is_written(tmp_path: Path, silence: str) -> None:
+    utterances = [(split, [("a", 5), (silence, 3), ("b", 5)]) for split in SPLITS_OF_ONE]
+    world = World(tmp_path, utterances).extract(
+        {"0": lambda labels, generator: generator.standard_normal((len(labels), 3))}
+    )
+    record = world.run(ignore=["", "sil"]).records[0]
+    assert record.excluded == {"frames with an ignored label": 3 * 3} and record.n == 10
+
+
+def test_labels_over_time_in_two_spellings_are_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    utterances = [(split, [("a", 5), ("A", 3), ("b", 5), ("", 2)]) for split in SPLITS_OF_ONE]
+    world = World(tmp_path, utterances).extract(
+        {"0": lambda labels, generator: generator.standard_normal((len(labels), 3))}
+    )
+    world.run()
+    (text,) = [line for line in caplog.messages if "Unicode form" in line]
+    assert "'a' (3) and 'A' (3) differ only by case" in text
 
 
 def test_drawn_training_frames_are_the_same_every_time_and_others_with_another_seed(
@@ -954,6 +979,23 @@ def test_speech_is_found_from_speaker_turns_that_overlap(tmp_path: Path) -> None
     frames = sum(n for split, segments in utterances for _, n in segments if split == "test")
     assert abs(test.n - frames) <= 6, "every frame has a label, to the end of the audio"
     assert by_layer(done, "test", "majority")[NO_LAYER].value < 0.7
+
+
+def test_shuffled_derived_labels_do_not_depend_on_how_turns_are_cut(tmp_path: Path) -> None:
+    long, short = [("x", 30), ("y", 2)], [("x", 10), ("y", 2), ("x", 10), ("z", 2), ("x", 10)]
+    utterances = [(split, (long + short) * 3) for split in ["train", "dev", "test"] * 3]
+    world = World(tmp_path, utterances).extract(
+        {"0": lambda labels, generator: generator.standard_normal((len(labels), 3))}
+    )
+    rows = world.labels.read_text().splitlines()
+    turns = [row for row in rows if ",x," in row or row.startswith("path")]
+    world.labels.write_text("\n".join(turns) + "\n")
+    sets, (real, control) = of_world(world, derive="speech", controls=["shuffled"])
+    for name in ("train", "dev"):
+        before, after = real.targets[name], control.targets[name]
+        assert np.bincount(before).tolist() == np.bincount(after).tolist()
+        segments = sets[name].segments
+        assert any(len({*after[segments == i]}) > 1 for i in range(len(sets[name].labels)))
 
 
 @pytest.mark.parametrize(

@@ -109,6 +109,11 @@ def test_the_planted_layer_tells_phones_apart_with_all_controls(world: Path) -> 
     )
 
 
+def test_an_ignored_label_is_ignored_in_any_case_and_in_angle_brackets(world: Path) -> None:
+    _, problem = problem_in(world, ignore=["A", "<b>"])
+    assert {row.label(LABEL) for row in problem.train} == {"", "c"}
+
+
 def test_labels_that_training_lacks_are_errors(world: Path) -> None:
     text = (world / "phones.csv").read_text()
     rows = text.splitlines()
@@ -118,6 +123,17 @@ def test_labels_that_training_lacks_are_errors(world: Path) -> None:
     done = run_in(world)
     (record,) = [item for item in done.records if (item.layer, item.split) == ("1", "test")]
     assert record.n == 72 and record.value < 1
+    note = "1 interval with labels that training does not have: 'zz'"
+    assert record.note == note
+    (majority,) = [r for r in done.records if (r.control, r.split) == ("majority", "test")]
+    assert majority.note == note
+
+
+def test_utterances_without_intervals_are_counted(world: Path) -> None:
+    rows = (world / "phones.csv").read_text().splitlines()
+    kept = [row for row in rows if not row.startswith(("0.wav", "1.wav", "23.wav"))]
+    (world / "phones.csv").write_text("\n".join(kept) + "\n")
+    assert {item.excluded["no intervals"] for item in run_in(world).records} == {3}
 
 
 @pytest.mark.parametrize(

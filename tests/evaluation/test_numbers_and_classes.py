@@ -270,6 +270,30 @@ def test_a_task_by_accuracy_has_nothing_else_and_its_hash_stays(sexes: tuple[Pat
     assert open_task(folder / "uar.toml").sha256 != records[0].task_sha256
 
 
+def test_classes_in_two_spellings_are_named_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    labels = [("f", "m", "F")[i % 3] for i in range(N)]
+    manifest = planted(tmp_path, {"sex": labels, "age": labels}, np.zeros((N, 2)))
+    asked(tmp_path, SEX, manifest)
+    (text,) = [line for line in caplog.messages if "Unicode form" in line]
+    assert text.startswith(
+        "corpus: sex: 'f' (160) and 'F' (160) differ only by case, spaces or Unicode form; each "
+    )
+
+
+@pytest.mark.parametrize("metric", ["pearson", "spearman"])
+def test_records_of_a_control_without_a_value_on_dev_pass_their_check(
+    tmp_path: Path, metric: str
+) -> None:
+    manifest = planted(tmp_path, {"age": AGES.tolist()}, np.zeros((N, 2)))
+    text = f'kind = "regress"\nview = "mean"\nmetric = "{metric}"\nweighted = false\nl2 = 1.0\n'
+    records = asked(tmp_path, text, manifest)
+    (dev,) = only(records, split="dev", control="mean", metric=metric)
+    assert dev.value is None and "undefined" in dev.note
+    assert check_records([tmp_path / "results"])[1] == []
+
+
 def test_a_metric_of_two_classes_is_refused_for_more(tmp_path: Path) -> None:
     labels = [f"c{i % 3}" for i in range(N)]
     manifest = planted(tmp_path, {"sex": labels}, np.zeros((N, 2)))

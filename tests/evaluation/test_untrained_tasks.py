@@ -1,13 +1,16 @@
 """ABX, neighbours and units find the layer in which phones stand apart, without training."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from runs import run
 from words import N_FRAMES, SPLITS, write_words
 
+from probe.cli import cli
 from probe.errors import ProbeError
 from probe.evaluation.run import Run
 from probe.evaluation.tasks import open_task
@@ -55,6 +58,42 @@ def test_abx_is_at_chance_without_phones_and_better_with_them(world: Path, pooli
         assert planted.n_blocks == 3 and planted.n == 3 * 3 * 2, "pairs of labels of each speaker"
         assert planted.n_train == 0 and planted.shared_speakers is None
     assert test["1", "abx-within", "abx_error"].headline
+
+
+def test_tables_show_abx_within_and_across_speakers(world: Path) -> None:
+    run_in(world, "discriminate", pooling="mean", most=3)
+    table = (
+        CliRunner()
+        .invoke(cli, ["table", "--from", str(world / "results"), "--format", "md"])
+        .stdout
+    )
+    assert "abx-within" in table and "abx-across" in table
+
+
+def relabelled(world: Path, speakers: set[str], phone: str, label: str) -> None:
+    """Gives a phone another label in the utterances of some speakers."""
+    rows = (world / "phones.csv").read_text().splitlines()
+    changed = []
+    for row in rows[1:]:
+        cells = row.split(",")
+        is_theirs = str(int(cells[0].partition(".")[0]) % 3) in speakers
+        changed.append(
+            ",".join([*cells[:3], label, *cells[4:]]) if is_theirs and cells[3] == phone else row
+        )
+    (world / "phones.csv").write_text("\n".join([rows[0], *changed]) + "\n")
+
+
+def test_neighbours_of_labels_that_only_one_speaker_has_are_refused_or_noted(world: Path) -> None:
+    relabelled(world, {"0"}, "a", "own")
+    record = of_test(run_in(world, "discriminate", method="knn"))["1", "knn", "accuracy"]
+    assert re.fullmatch(
+        r"\d+ intervals with labels that no other speaker has in training: 'own'", record.note
+    )
+    for speaker in "012":
+        for phone in "abc":
+            relabelled(world, {speaker}, phone, phone + speaker)
+    with pytest.raises(ProbeError, match="dev: no interval has a label that another speaker has"):
+        run_in(world, "discriminate", method="knn")
 
 
 def test_nearest_neighbours_are_of_other_speakers(world: Path) -> None:

@@ -217,6 +217,13 @@ def _named(counts: Counts, names: list[str]) -> tuple[list[str], list[str]]:
     return counts["block"], distinct
 
 
+def test_an_average_recall_that_equals_the_accuracy_prints_the_same_number() -> None:
+    for right, other in ((n, 1135 - n) for n in range(200, 935)):  # of 1000 each: 0.5675
+        truth = ["a"] * 1000 + ["b"] * 1000
+        guesses = ["a"] * right + ["b"] * (1000 - right) + ["b"] * other + ["a"] * (1000 - other)
+        assert value_of(class_counts(["s"] * 2000, truth, guesses, ["a", "b"]), "uar") == 0.5675
+
+
 def test_intervals_of_concordance_hold_the_truth() -> None:
     """400 corpora of 12 speakers; benchmarks/coverage.py has the table."""
     generator = np.random.default_rng(9)

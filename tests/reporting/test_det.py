@@ -82,6 +82,15 @@ def test_gaussian_scores_of_equal_variance_give_a_straight_line_of_slope_minus_o
     assert np.polyfit(x[inner], y[inner], 1) == pytest.approx([-1, -1.5], abs=0.05)
 
 
+@pytest.mark.parametrize(("shift", "corner"), [(50.0, 0), (-50.0, 1)])
+def test_trials_without_any_error_or_with_errors_alone_are_drawn(shift: float, corner: int) -> None:
+    rows = trials_of(frame(*verified(shift)))
+    assert value_of(rows["counts"][0]) == (0 if shift > 0 else 1)
+    figure = det_figure(rows)
+    _, (x, y), _ = lines(figure)
+    assert x == y == pytest.approx(figure.axes[0].get_xlim()[corner])
+
+
 def test_models_share_a_panel_and_lists_have_their_own() -> None:
     other = {"test_domain": "noisy"}
     records = [

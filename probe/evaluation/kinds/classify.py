@@ -37,6 +37,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from pydantic import Field, ValidationInfo, field_validator
 
+from probe.brief import counted
 from probe.data.corpus import Utterance
 from probe.data.intervals import LabelledInterval
 from probe.data.label_budgets import Budget, in_drawn_order
@@ -156,6 +157,11 @@ class Rows(LabelledRows):
     def known(self) -> list[str]:
         """The classes of all rows, sorted."""
         return sorted({*self.labels})
+
+    @cached_property
+    def trained(self) -> frozenset[str]:
+        """The classes of training."""
+        return frozenset(self.classes)
 
 
 @dataclass(frozen=True)
@@ -444,18 +450,34 @@ def _scores(
     places = [("dev", "", rows.dev), *(("test", *item) for item in rows.tests.items())]
     for split, test, place in places:
         why = rows.impossible.get(test, "") if split == "test" else ""
+        is_real = question.control in ("", "majority")
+        unseen = _unseen(settings, rows, place) if is_real else ""
+        note = "; ".join(filter(None, [common.get("note", ""), unseen]))
         for metric in _metrics(settings, rows):
             about = common | {
                 "split": split,
                 "test_domain": test,
                 "metric": metric,
                 "higher_is_better": metric_of(metric).higher_is_better,
+                "note": note,
             }
             if why:
                 n = place.stop - place.start
                 yield Score(**{**about, "note": why}, counts=None, n=n)
             else:
                 yield _score(settings, about, rows, question, place, answer)
+
+
+def _unseen(settings: Settings, rows: Rows, place: slice) -> str:
+    """A note on labels that training does not have, which only intervals may have."""
+    unseen = [label for label in rows.labels[place] if label not in rows.trained]
+    names = sorted({hashed_block(name) if settings.label == "speaker" else name for name in unseen})
+    return (
+        f"{counted(len(unseen), 'interval')} with labels that training does not have: "
+        f"{listed([repr(name) for name in names])}"
+        if unseen
+        else ""
+    )
 
 
 def _score(

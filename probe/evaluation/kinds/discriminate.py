@@ -21,6 +21,7 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import Field
 
+from probe.brief import counted
 from probe.data.corpus import Utterance
 from probe.data.intervals import LABEL
 from probe.errors import ProbeError, listed
@@ -95,6 +96,16 @@ def check(task: Task[Settings], problem: Problem) -> None:
                 f"{task.name}: {len(nameless)} utterances have no speaker ({listed(nameless, 3)}); "
                 "intervals are compared within and across speakers. Fill the column speaker."
             )
+    if task.settings.method == "knn":
+        speakers = _speakers(labelled(problem.train, LABEL, Counter()))
+        for name, rows in sets.items():
+            is_needed = rows and (problem.strict or name == "dev")
+            if is_needed and len(_hopeless(rows, speakers)) == len(rows):
+                raise ProbeError(
+                    f"{task.name}: {name.strip()}: no interval has a label that another speaker "
+                    "has in training, and neighbours are of other speakers, so no answer can "
+                    "be right. Give labels training intervals of two speakers or more."
+                )
 
 
 def _sets(task: Task[Settings], problem: Problem, excluded: Counter[str]) -> dict[str, list[Any]]:
@@ -117,6 +128,29 @@ def _sets(task: Task[Settings], problem: Problem, excluded: Counter[str]) -> dic
         needed["train"] = (problem.train, labelled(problem.train, LABEL, Counter()))
     refuse_empty(task.name, "labelled intervals", needed)
     return sets
+
+
+def _speakers(train: Rows) -> dict[str, set[str]]:
+    """Label -> the speakers of its training intervals."""
+    speakers: dict[str, set[str]] = {}
+    for row in train:
+        speakers.setdefault(row.label(LABEL), set()).add(row.speaker)
+    return speakers
+
+
+def _hopeless(rows: Rows, speakers: Mapping[str, set[str]]) -> list[str]:
+    """The labels of the intervals whose label no other speaker has in training: each is an
+    error.
+    """
+    labels = [(row.label(LABEL), row.speaker) for row in rows]
+    return [label for label, speaker in labels if not speakers.get(label, set()) - {speaker}]
+
+
+def _note(rows: Rows, speakers: Mapping[str, set[str]]) -> str:
+    hopeless = _hopeless(rows, speakers)
+    names = listed([repr(label) for label in sorted({*hopeless})])
+    n = counted(len(hopeless), "interval")
+    return f"{n} with labels that no other speaker has in training: {names}" if hopeless else ""
 
 
 def _drawn(rows: Rows, most: int, seed: int) -> list[Utterance]:
@@ -167,7 +201,6 @@ def _abx(
                 )
             about = {**common, "layer": layer, "head": question, "n": len(cells)}
             about |= _of_set(name) | {"metric": ABX_ERROR.name, "select_by": ABX_ERROR.name}
-            about["headline"] = question == f"abx-{task.settings.speakers[0]}"
             if not cells:
                 yield Score(**about, counts=None, note="no two intervals of one label to compare")
                 continue
@@ -189,6 +222,7 @@ def _neighbours(
     """What scores the nearest neighbours on a layer."""
     labels = np.array([row.label(LABEL) for row in train])
     known = np.array([row.speaker for row in train])
+    notes = {name: _note(rows, _speakers(train)) for name, rows in sets.items()}
 
     def score(_: str, layer: str, __: None) -> Iterator[Score]:
         references = features.read(layer, train).values.astype(np.float32)
@@ -219,6 +253,7 @@ def _neighbours(
                 if rows
                 else None,
                 n_train=len(train),
+                note=notes[name],
                 learns_other_speakers=True,
                 search=search,
                 chosen={"neighbours": best},

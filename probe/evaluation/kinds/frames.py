@@ -20,7 +20,8 @@ not have count as errors. The strength of the l2 penalty is picked on dev, see
 Controls, which say what of an accuracy is not the layer's doing:
     majority  the most frequent training label, always; it stands beside the linear head.
     shuffled  trained and chosen with the labels of the intervals permuted (frames of one interval
-              keep one label).
+              keep one label); derived labels are permuted frame by frame, since their intervals,
+              turns and pauses, are of very unequal durations.
     types     a control task (Hewitt & Liang 2019): every type, such as a word, has a label drawn at
               random from the distribution of the training frames, the same in every split. The
               accuracy on the task less this one is the probe's selectivity.
@@ -39,7 +40,7 @@ import numpy as np
 from pydantic import Field, ValidationInfo, field_validator
 
 from probe.data.corpus import Utterance
-from probe.data.intervals import Derivation, Spans
+from probe.data.intervals import NO_INTERVALS, Derivation, Spans
 from probe.data.label_budgets import UtteranceBudget
 from probe.data.time_labels.derived import (
     CHANGE,
@@ -243,7 +244,7 @@ def check(task: Task[Any], problem: Problem) -> None:
         ProbeError: see `run`.
     """
     assert problem.intervals is not None
-    spans, ignore = problem.intervals.spans, task.settings.ignore
+    spans = problem.intervals.spans
     rows = {"train": problem.train, "dev": problem.dev} | {
         f"test {name}": part for name, part in problem.tests.items()
     }
@@ -253,7 +254,7 @@ def check(task: Task[Any], problem: Problem) -> None:
             for item in part
             if item.key in spans
             for label in spans[item.key].labels
-            if label not in ignore
+            if not task.settings.ignores(label)
         }
         for name, part in rows.items()
     }
@@ -404,19 +405,15 @@ def _labelled(
     random.
     """
     assert problem.intervals is not None
-    spans, ignore, step_s = (
-        problem.intervals.spans,
-        task.settings.ignore,
-        task.settings.grid_ms / 1000,
-    )
+    spans, step_s = problem.intervals.spans, task.settings.grid_ms / 1000
     known = [item for item in utterances if item.key in spans]
-    excluded["no intervals"] += len(utterances) - len(known)
+    excluded[NO_INTERVALS] += len(utterances) - len(known)
     grids_s = [_grid_s(spans[item.key], features.of(item).duration_s, step_s) for item in known]
     places: list[np.ndarray] = []  # of each utterance (frame,): the interval it lies in, or -1
     for item, times_s in zip(known, grids_s, strict=True):
         intervals = spans[item.key].at(times_s)
-        is_ignored = np.array([label in ignore for label in spans[item.key].labels])[intervals]
-        is_ignored &= intervals >= 0
+        labels_here = map(task.settings.ignores, spans[item.key].labels)
+        is_ignored = np.array([*labels_here])[intervals] & (intervals >= 0)
         excluded["frames in no interval"] += int((intervals < 0).sum())
         excluded["frames with an ignored label"] += int(is_ignored.sum())
         places.append(np.where(is_ignored, -1, intervals))
@@ -480,14 +477,17 @@ def _questions(
 ) -> Iterator[Question]:
     """The task, and the controls that are trained."""
     truth = {name: _codes(item.labels, classes) for name, item in sets.items()}
-    yield _question(
+    own = _question(
         "", sets, truth, {name: _unseen(item, truth[name]) for name, item in sets.items()}
     )
+    yield own
     if "shuffled" in task.settings.controls:
+        by_frame = bool(task.settings.derive)
         permuted = {
-            name: np.array(shuffled(truth[name].tolist(), seed)) for name in ("train", "dev")
+            name: _permuted(truth[name], sets[name].segments, by_frame, seed)
+            for name in ("train", "dev")
         }
-        yield _question("shuffled", sets, truth | permuted, {})
+        yield Question("shuffled", {**own.targets, **permuted}, {})
     if "types" in task.settings.controls:
         shares = np.bincount(
             truth["train"][sets["train"].segments], minlength=len(classes)
@@ -520,6 +520,16 @@ def _question(
     return Question(
         control, {name: of_segments[name][item.segments] for name, item in sets.items()}, notes
     )
+
+
+def _permuted(codes: np.ndarray, segments: np.ndarray, by_frame: bool, seed: int) -> np.ndarray:
+    """(row,) classes at random: one for each (segment,) interval, or for each frame."""
+    if not by_frame:
+        return np.array(shuffled(codes.tolist(), seed))[segments]
+    targets = codes[segments]
+    in_order = np.argsort(segments, kind="stable")  # that of the manifest, whatever the store's
+    targets[in_order] = shuffled(targets[in_order].tolist(), seed)
+    return targets
 
 
 def _codes(labels: Sequence[str], classes: Sequence[str]) -> np.ndarray:

@@ -4,7 +4,7 @@ Miss rate over false acceptance rate, both on normal-deviate axes (Martin et al.
 scores of equal variance give a straight line. A line belongs to the headline head on test, at the
 layer that dev chose, and is drawn from the trials' ranks in the record. A marker stands where it
 crosses the diagonal: the EER by linear interpolation of the rates, so it is not always on the line.
-Rates of 0 lie outside the panel.
+Rates of 0 lie outside the panel; the marker of an EER beyond the axes stands in its corner.
 """
 
 from statistics import NormalDist
@@ -83,9 +83,9 @@ def _draw(axes: "Axes", cells: pd.DataFrame, looks: dict[str, dict[str, Any]]) -
         rates = (_deviates(np.clip(rates, left / 2, 1 - left / 2)) for rates in curve)
         axes.plot(*rates, label=name, **(looks[name] | {"marker": ""}))
     for name, item in counts.items():
-        eer = _deviates(np.array([value_of(item)]))
+        eer = _deviates(np.clip([value_of(item)], left, HIGHEST))
         look = looks[name] | style.NO_LINE
-        axes.plot(eer, eer, label=f"{name} | EER", zorder=5, **look)
+        axes.plot(eer, eer, label=f"{name} | EER", zorder=5, clip_on=False, **look)
     low, high = _deviates(np.array([left, HIGHEST]))
     axes.plot([low, high], [low, high], color="#999999", linewidth=0.6, zorder=0)
     ticks = [tick for tick in TICKS if left <= tick <= HIGHEST]

@@ -23,7 +23,8 @@ def confusions(records: pd.DataFrame, chosen: pd.DataFrame) -> list[dict[str, An
 
     Returns:
         The columns of the row of UAR (or macro-F1) without its metric, ``classes``, and ``counts``:
-        one list per true class, with the utterances of each predicted class.
+        one list per true class, with the utterances, intervals or frames of each predicted
+        class.
     """
     with_matrix = chosen[chosen["metric"].isin([UAR.name, MACRO_F1.name])]
     place = [name for name in SCORE if name != "metric"]
