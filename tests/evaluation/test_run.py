@@ -742,10 +742,7 @@ def test_every_ready_task_opens_and_says_what_it_asks() -> None:
     ("text", "message"),
     [
         ('kind = "classify"\nlabl = "text"', r"unknown key 'labl'. Did you mean 'label'\?"),
-        (
-            'kind = "clasify"',
-            "own.toml: kind 'clasify'; expected one of classify, .*, verify",
-        ),
+        ('kind = "clasify"', "own.toml: kind 'clasify'; expected one of classify, .*, verify"),
         ('label = "text"', "kind None; expected one of"),
         ('kind = "classify"\nl2 = "1e-3"', r"own.toml: l2: found '1e-3'; expected a number\."),
         ('kind = "classify"\nl2 = []', r"l2: found \[\]; expected 1 or more entries"),
