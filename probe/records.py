@@ -573,7 +573,9 @@ def _columns(rows: Iterable[Mapping[str, Any]]) -> dict[str, tuple[Any, ...]]:
 def _frame(columns: Mapping[str, Sequence[Any]]) -> "pd.DataFrame":
     import pandas as pd
 
-    return pd.DataFrame({name: _shared(column) for name, column in columns.items()})
+    # pyarrow, which pandas takes for texts where it is installed, refuses names that are no UTF-8.
+    with pd.option_context("mode.string_storage", "python"):
+        return pd.DataFrame({name: _shared(column) for name, column in columns.items()})
 
 
 def _check_types(name: str, column: Sequence[Any]) -> None:

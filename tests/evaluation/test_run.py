@@ -742,17 +742,14 @@ def test_every_ready_task_opens_and_says_what_it_asks() -> None:
     ("text", "message"),
     [
         ('kind = "classify"\nlabl = "text"', r"unknown key 'labl'. Did you mean 'label'\?"),
-        (
-            'kind = "clasify"',
-            "own.toml: kind 'clasify'; expected one of classify, frames, shift, transcribe, verify",
-        ),
+        ('kind = "clasify"', "own.toml: kind 'clasify'; expected one of classify, .*, verify"),
         ('label = "text"', "kind None; expected one of"),
         ('kind = "classify"\nl2 = "1e-3"', r"own.toml: l2: found '1e-3'; expected a number\."),
         ('kind = "classify"\nl2 = []', r"l2: found \[\]; expected 1 or more entries"),
         ('kind = "classify"\nl2 = [0.0]', r"l2\[0\]: found 0.0; expected 1e-12 or more"),
         (
             'kind = "classify"\nview = "frames"',
-            "view: found 'frames'; expected 'mean' or 'meanstd'",
+            "view: found 'frames'; expected 'mean', 'meanstd' or 'interval'",
         ),
         (
             'kind = "transcribe"\nhead = "gru"',
@@ -763,7 +760,7 @@ def test_every_ready_task_opens_and_says_what_it_asks() -> None:
         (
             'kind = "shift"\nof = "speaker-verify"',
             "own.toml: of = 'speaker-verify' is of kind verify; domain shift wraps tasks of kind "
-            "classify, frames, transcribe",
+            "classify, .*frames, .*transcribe",
         ),
         ('kind = "shift"\nof = "nothing"', "task 'nothing': no ready task"),
         ("kind = classify", "not TOML"),

@@ -69,7 +69,8 @@ def read_similarity(*paths: Path | str) -> pd.DataFrame:
         )
     rows = [row for _, of_file in readable(files, _rows) for row in of_file]
     numbers = [name for name in COLUMNS if name.startswith(tuple(MEASURES))]
-    return pd.DataFrame(rows, columns=COLUMNS).astype(dict.fromkeys(numbers, float))
+    with pd.option_context("mode.string_storage", "python"):  # see `probe.records`
+        return pd.DataFrame(rows, columns=COLUMNS).astype(dict.fromkeys(numbers, float))
 
 
 def _rows(path: Path) -> list[dict[str, Any]]:
