@@ -333,7 +333,7 @@ def test_a_format_that_libsndfile_lacks_is_a_note(monkeypatch: pytest.MonkeyPatc
     )
     found = list(machine.decoders())
     assert "does not read mp3 opus." in said(found, "note")
-    assert "wav flac ogg aiff sph; not" in said(found, "ok")
+    assert said(found, "ok").startswith("wav flac ogg aiff sph")
 
 
 def test_a_resampler_that_changes_a_tone_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
