@@ -23,6 +23,7 @@ Count = Annotated[int, Field(ge=0)]
 Positive = Annotated[int, Field(ge=1)]
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 Pair = Annotated[list[Count], Field(min_length=2, max_length=2)]
+NameAndWidth = Annotated[list[str | int], Field(min_length=2, max_length=2)]
 HopAndField = Annotated[list[Positive], Field(min_length=2, max_length=2)]
 
 
@@ -58,7 +59,7 @@ class Recipe(OpenForm):
     """Everything that decides a value."""
 
     model: ModelEntry
-    layers: Annotated[list[list[str | int]], Field(min_length=1)]
+    layers: Annotated[list[NameAndWidth], Field(min_length=1)]
     view: str
     condition: str
     audio: dict[str, Any]
