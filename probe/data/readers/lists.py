@@ -6,9 +6,9 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from probe.data.csv_tables import decoded_table
 from probe.data.readers.reading import SPLIT_WORDS, SPLITS, Row, Source
 from probe.errors import ProbeError
-from probe.foreign_files import HEAD_BYTES, true_form
 
 # These words name a split where they are the whole name: `cv-corpus` is no dev set.
 WHOLE_NAMES = ("tr", "cv")
@@ -24,23 +24,7 @@ def lines_of(path: Path) -> Iterator[tuple[str, str]]:
     """
     if not path.is_file():
         raise ProbeError(f"{path}: does not exist; expected a text file in UTF-8.")
-    content = path.read_bytes()
-    form, remedy = true_form(content[:HEAD_BYTES])
-    if form:
-        raise ProbeError(f"{path}: the file is {form}; expected a list in UTF-8. {remedy}.")
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = content[: error.start].count(b"\n") + 1
-        byte = f"{content[error.start]:#04x}"
-        raise ProbeError(
-            f"{path} line {line}: byte {byte} is not UTF-8. Save the file as UTF-8."
-        ) from error
-    if "\0" in text:
-        line = text[: text.index("\0")].count("\n") + 1
-        raise ProbeError(
-            f"{path} line {line}: a NUL character; is the file in UTF-16? Save it as UTF-8."
-        )
+    text = decoded_table(path, path.read_bytes(), "a text file in UTF-8")
     name = str(path)
     for number, line_text in enumerate(text.split("\n"), start=1):
         if stripped := line_text.strip(" \t\r"):

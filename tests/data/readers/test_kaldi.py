@@ -255,7 +255,7 @@ def test_another_encoding_is_refused_with_its_line(tmp_path: Path) -> None:
     with pytest.raises(ProbeError, match=r"text line 2: byte 0xfc is not UTF-8\. Save"):
         load_corpus(folder)
     (folder / "text").write_bytes("a-1 one\nb-2 two\n".encode("utf-16-le"))
-    with pytest.raises(ProbeError, match=r"text line 1: a NUL character; is the file in UTF-16"):
+    with pytest.raises(ProbeError, match=r"text line 1: a NUL character; .*UTF-16"):
         load_corpus(folder)
 
 
