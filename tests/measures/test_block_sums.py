@@ -7,6 +7,7 @@ import warnings
 
 import numpy as np
 import pytest
+from probe.measures.jackknife import jackknife
 from scipy.stats import pearsonr, spearmanr, t
 from sklearn.metrics import balanced_accuracy_score, confusion_matrix, f1_score, r2_score
 
@@ -29,7 +30,6 @@ from probe.measures.counts import (
     value_of,
 )
 from probe.measures.groups import compare_groups
-from probe.measures.jackknife import jackknife
 from probe.measures.uncertainty import interval
 
 
