@@ -21,7 +21,7 @@ import pandas as pd
 from probe.brief import brief, counted
 from probe.errors import ProbeError, listed
 from probe.measures.comparison import paired_difference
-from probe.measures.counts import Counts, several
+from probe.measures.counts import several
 from probe.measures.metrics import CODELENGTH, metric_of
 from probe.measures.uncertainty import FEW_BLOCKS, Method, interval
 from probe.model_names import RANDOM, unrevised
@@ -70,7 +70,7 @@ BUDGETS = [
 ]
 BASELINES = ("majority", "mean", "shuffled", "fbank", "random")
 TOO_FEW = "too few blocks for an interval"
-FOR_ENDS = ["value", "counts", "metric", "split", "seed"]
+FOR_ENDS = ["low", "high", "value", "counts", "metric", "split", "seed"]
 FOR_MARKS = ["counts", "seed"]  # what ties are computed from, besides the columns that are shown
 
 
@@ -145,18 +145,18 @@ class Scores:
         """One row for each score: the records with their seeds merged.
 
         Values are floats, NaN where there is no finite one. Intervals are computed from the counts,
-        whatever version wrote the records; dev scores have none. Besides the fields of a record
+        whatever version wrote them; dev scores have none. Besides the fields of a record
         there are ``chosen_layer`` (missing without a dev score), ``n_seeds``, and ``few``: whether
         the blocks are fewer than `FEW_BLOCKS`, so that the interval is approximate.
         """
         merged = _over_seeds(self.records)
-        columns = (merged[name] for name in FOR_ENDS)
-        ends = [self._ends(*of_score) for of_score in zip(*columns, strict=True)]
-        low, high = np.array(ends).reshape(-1, 2).T
+        ends = [self._ends(row) for row in _dicts(merged, FOR_ENDS)]
+        low, high = np.array(ends, np.float64).reshape(-1, 2).T
         values = merged["value"].astype(float).replace([np.inf, -np.inf], np.nan)
         bare = values.notna() & np.isnan(low) & merged["counts"].astype(bool)
         bare &= (merged["note"] == "") & (merged["split"] == "test")
-        bare &= [metric_of(name).interval_scale != "none" for name in merged["metric"]]
+        scales = merged["metric"].map(lambda name: metric_of(name).interval_scale)
+        bare &= scales != "none"
         few = (merged["n_blocks"] > 0) & (merged["n_blocks"] < FEW_BLOCKS)
         shared = merged["shared_speakers"].astype(float)
         note = merged["note"].mask(bare, TOO_FEW)
@@ -165,12 +165,13 @@ class Scores:
         )
         return merged.merge(chosen_layers(merged), on=CHOICE, how="left")
 
-    def _ends(
-        self, value: float | None, counts: Counts, metric: str, split: str, seed: int
-    ) -> tuple[float, float]:
-        if pd.isna(value) or not counts or split == "dev":
+    def _ends(self, row: Row) -> tuple[float, float]:
+        if pd.isna(row["value"]) or row["split"] == "dev":
             return np.nan, np.nan
-        return interval(counts, metric, method=self._method, seed=seed) or (np.nan, np.nan)
+        if not row["counts"]:
+            return row["low"], row["high"]
+        ends = interval(row["counts"], row["metric"], method=self._method, seed=row["seed"])
+        return ends or (np.nan, np.nan)
 
     @cached_property
     def tested(self) -> pd.DataFrame:
