@@ -209,11 +209,11 @@ def test_an_interrupted_run_goes_on_within_a_fold(
     whole = run(name, *arguments, tmp_path / "a").records
     searched, search = [0], classify.fit_strengths
 
-    def interrupted(*given: Any) -> Any:
+    def interrupted(*given: Any, **how: Any) -> Any:
         searched[0] += 1
         if searched[0] == 9:
             raise KeyboardInterrupt
-        return search(*given)
+        return search(*given, **how)
 
     monkeypatch.setattr(classify, "fit_strengths", interrupted)
     with pytest.raises(KeyboardInterrupt):
