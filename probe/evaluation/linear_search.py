@@ -40,15 +40,12 @@ def best_for_codes(search: Sequence[dict[str, Any]]) -> int:
     return min(range(len(search)), key=lambda position: search[position]["dev_cross_entropy"])
 
 
-def on_dev(
-    probe: Any, rows: Any, labels: Sequence[str], metric: str = ACCURACY.name
-) -> dict[str, Any]:
-    """One strength's entry of the search, of a probe that reads ``rows``.
+def on_dev(probe: Any, rows: Any, truth: np.ndarray, metric: str = ACCURACY.name) -> dict[str, Any]:
+    """One strength's entry of the search, of a probe that reads ``rows``, from (row,) labels.
 
     Labels that the probe does not know are errors, and have no cross-entropy. The value of a metric
     that is undefined on these rows is None.
     """
-    truth = np.array(labels)
     line = entry(probe, *judge(probe, rows, truth))
     if metric != ACCURACY.name:
         try:
