@@ -44,6 +44,14 @@ class LabelledRows:
         return {name: self.utterances[place] for name, place in places.items()}
 
 
+def cell_of(utterance: Utterance, column: str) -> str:
+    """The value of an utterance in a column and its place, the beginning of a message:
+    ``corpus.csv line 2: age of a.wav is 'old'``.
+    """
+    place = f"{utterance.where}: " if utterance.where else ""
+    return f"{place}{column} of {utterance.key} is {utterance.label(column)!r}"
+
+
 def labelled_rows(
     task: str, problem: Problem, column: str, others: Sequence[str] = (), filled: Sequence[str] = ()
 ) -> LabelledRows:

@@ -42,14 +42,7 @@ from pydantic import Field, ValidationInfo, field_validator
 from probe.data.corpus import Utterance
 from probe.data.intervals import NO_INTERVALS, Derivation, Spans
 from probe.data.label_budgets import UtteranceBudget
-from probe.data.time_labels.derived import (
-    CHANGE,
-    NONSPEECH,
-    SAME,
-    SPEECH,
-    changes,
-    speech_and_nonspeech,
-)
+from probe.data.time_labels.derived import changes, speech_and_nonspeech
 from probe.errors import ProbeError, listed
 from probe.evaluation.dataset import (
     Features,
@@ -182,12 +175,14 @@ class Question:
     one that training lacks.
 
     Attributes:
+        classes: the labels of training, sorted.
         notes: set -> what a reader must know.
         budget: of training labels; empty for all.
         train: the training frames that a budget pays for; None for all.
     """
 
     control: str
+    classes: Sequence[str]
     targets: Mapping[str, np.ndarray]
     notes: Mapping[str, str]
     budget: str = ""
@@ -206,9 +201,9 @@ def run(task: Task[Settings], problem: Problem, features: Features) -> Iterator[
     _refuse_one(task, classes)
     questions = list(_questions(task, sets, classes, problem.seed))
     own = questions[0]
-    questions += _budgets(task, problem, features, sets, own, classes)
+    questions += _budgets(task, problem, features, sets, own)
     common = {**METRIC, "select_by": task.settings.metric, "excluded": dict(excluded)}
-    yield from _majority(common, sets, own, classes)
+    yield from _majority(common, sets, own)
     settings = task.settings
 
     def stored(layer: str, item: Labelled, hold: bool) -> StoredRows:
@@ -330,8 +325,7 @@ def _weighted(
                 if len(item.owners)
                 else np.zeros(0, bool)
             )
-            note = "; ".join(filter(None, [summed.note, question.notes.get(name, "")]))
-            yield from _scores({**common, "note": note}, name, item, hits)
+            yield from _scores(common, name, item, question, hits)
 
 
 def _budgets(
@@ -340,7 +334,6 @@ def _budgets(
     features: Features,
     sets: Mapping[str, Labelled],
     own: Question,
-    classes: Sequence[str],
 ) -> Iterator[Question]:
     """The task with some of the training utterances, which is no more than it has."""
     whole = sets["train"]
@@ -353,8 +346,8 @@ def _budgets(
     keys = [item.key for item in utterances]
     for budget, paid in budgets(task, problem, features, utterances, keys, lacks):
         train = _part(whole, paid)
-        targets = {**own.targets, "train": _codes(train.labels, classes)[train.segments]}
-        yield Question("", targets, own.notes, budget, train)
+        targets = {**own.targets, "train": _codes(train.labels, own.classes)[train.segments]}
+        yield replace(own, targets=targets, budget=budget, train=train)
 
 
 def _part(item: Labelled, positions: Sequence[int]) -> Labelled:
@@ -477,9 +470,8 @@ def _questions(
 ) -> Iterator[Question]:
     """The task, and the controls that are trained."""
     truth = {name: _codes(item.labels, classes) for name, item in sets.items()}
-    own = _question(
-        "", sets, truth, {name: _unseen(item, truth[name]) for name, item in sets.items()}
-    )
+    notes = {name: _unseen(item, truth[name]) for name, item in sets.items()}
+    own = Question("", classes, _of_rows(sets, truth), notes)
     yield own
     if "shuffled" in task.settings.controls:
         by_frame = bool(task.settings.derive)
@@ -487,7 +479,7 @@ def _questions(
             name: _permuted(truth[name], sets[name].segments, by_frame, seed)
             for name in ("train", "dev")
         }
-        yield Question("shuffled", {**own.targets, **permuted}, {})
+        yield Question("shuffled", classes, {**own.targets, **permuted}, {})
     if "types" in task.settings.controls:
         shares = np.bincount(
             truth["train"][sets["train"].segments], minlength=len(classes)
@@ -508,18 +500,14 @@ def _questions(
             name: f"{rows.sum()} of {len(rows)} frames are of types that training has"
             for name, rows in is_known.items()
         }
-        yield _question("types", sets, targets, notes)
+        yield Question("types", classes, _of_rows(sets, targets), notes)
 
 
-def _question(
-    control: str,
-    sets: Mapping[str, Labelled],
-    of_segments: Mapping[str, np.ndarray],
-    notes: Mapping[str, str],
-) -> Question:
-    return Question(
-        control, {name: of_segments[name][item.segments] for name, item in sets.items()}, notes
-    )
+def _of_rows(
+    sets: Mapping[str, Labelled], of_segments: Mapping[str, np.ndarray]
+) -> dict[str, np.ndarray]:
+    """For each set the (row,) classes of its (segment,) classes."""
+    return {name: of_segments[name][item.segments] for name, item in sets.items()}
 
 
 def _permuted(codes: np.ndarray, segments: np.ndarray, by_frame: bool, seed: int) -> np.ndarray:
@@ -561,10 +549,7 @@ def _draw(kind: str, shares: np.ndarray, seed: int) -> int:
 
 
 def _majority(
-    common: Mapping[str, Any],
-    sets: Mapping[str, Labelled],
-    question: Question,
-    classes: Sequence[str],
+    common: Mapping[str, Any], sets: Mapping[str, Labelled], question: Question
 ) -> Iterator[Score]:
     """Scores of the most frequent training label."""
     most = int(np.bincount(question.targets["train"]).argmax())
@@ -573,12 +558,12 @@ def _majority(
         "layer": NO_LAYER,
         "control": "majority",
         "n_train": len(question.targets["train"]),
+        "note": f"always {question.classes[most]!r}",
     }
     for name in sets:
         if name != "train":
-            note = "; ".join(filter(None, [f"always {classes[most]!r}", question.notes[name]]))
             hits = question.targets[name] == most
-            yield from _scores({**fields, "note": note}, name, sets[name], hits)
+            yield from _scores(fields, name, sets[name], question, hits)
 
 
 def _answers(
@@ -603,7 +588,7 @@ def _answers(
         )
         for name in sets:
             if name != "train":
-                yield from _scores({**common, "note": note}, name, sets[name], None)
+                yield from _scores({**common, "note": note}, name, sets[name], question, None)
         return
     probes = fit_strengths(
         rows["train"],
@@ -619,14 +604,12 @@ def _answers(
     search = _search(task, probes, of_dev, question)
     best = best_of(search, task.settings.metric)
     common = {**common, "search": search, "chosen": {"l2": probes[best].l2}}
-    note = question.notes.get("dev", "")
-    yield from _scores({**common, "note": note}, "dev", sets["dev"], of_dev[best][0])
+    yield from _scores(common, "dev", sets["dev"], question, of_dev[best][0])
     for name in sets:
         if name.startswith("test"):
             problem.progress.step(0)
             ((hits, _),) = judged([probes[best]], rows[name].blocks(), question.targets[name])
-            note = question.notes.get(name, "")
-            yield from _scores({**common, "note": note}, name, sets[name], hits)
+            yield from _scores(common, name, sets[name], question, hits)
 
 
 def _solving(task: Task[Settings], problem: Problem) -> Solving:
@@ -647,17 +630,24 @@ def _search(
 
 
 def _scores(
-    common: Mapping[str, Any], name: str, item: Labelled, hits: np.ndarray | None
+    common: Mapping[str, Any],
+    name: str,
+    item: Labelled,
+    question: Question,
+    hits: np.ndarray | None,
 ) -> Iterator[Score]:
     """The scores of a set of frames from (row,) bool; without value for an empty set."""
     split, _, domain = name.partition(" ")
+    notes = filter(None, [common.get("note", ""), question.notes.get(name, "")])
     fields = {**common, "split": split, "test_domain": domain, "n": len(item.owners)}
+    fields["note"] = "; ".join(notes)
     if hits is None or not len(hits):
         note = common["note"] if hits is None else "no labelled frames"
         yield Score(**{**fields, "note": note, "metric": common["select_by"]}, counts=None)
         return
     if common["select_by"] == UAR.name:
-        yield Score(**{**fields, "metric": UAR.name}, counts=_recall_counts(item, hits))
+        counts = _recall_counts(item, question.targets[name], question.classes, hits)
+        yield Score(**{**fields, "metric": UAR.name}, counts=counts)
     correct = np.bincount(item.owners, weights=hits, minlength=len(item.chosen)).astype(np.int64)
     utterances = [(one.utterance, len(one.frames)) for one in item.chosen]
     outcomes = [
@@ -670,11 +660,10 @@ def _scores(
     yield Score(**fields, counts=counts, outcomes=outcomes)
 
 
-def _recall_counts(item: Labelled, hits: np.ndarray) -> Counts:
-    """The confusion of two derived labels; what is no hit is the other one."""
-    pairs = ((CHANGE, SAME), (NONSPEECH, SPEECH))
-    classes = next(list(pair) for pair in pairs if item.labels[0] in pair)
-    truth = _codes(item.labels, classes)[item.segments]
+def _recall_counts(
+    item: Labelled, truth: np.ndarray, classes: Sequence[str], hits: np.ndarray
+) -> Counts:
+    """The confusion of two derived labels, from (row,) classes; what is no hit is the other one."""
     predicted = np.where(hits, truth, 1 - truth)
     blocks = [block_of(one.utterance) for one in item.chosen]
     labels, guesses = ([classes[i] for i in codes] for codes in (truth, predicted))

@@ -25,10 +25,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from probe.data.label_budgets import UtteranceBudget
-from probe.errors import ProbeError, listed
+from probe.errors import ProbeError, refuse_problems
 from probe.evaluation.dataset import Features, Problem, Score, lacking, layer_sum, shuffled
 from probe.evaluation.kind import AtLeastOne, Kind, Main, ProjectedSettings, Rate, Several
-from probe.evaluation.labelled_rows import LabelledRows, labelled_rows
+from probe.evaluation.labelled_rows import LabelledRows, cell_of, labelled_rows
 from probe.evaluation.questions import Answers, budgets
 from probe.evaluation.tasks import Task
 from probe.heads.linear.ridge import fit_ridge_strengths
@@ -170,15 +170,16 @@ def _rows(task: Task[Settings], problem: Problem) -> tuple[LabelledRows, Floats]
     """
     column = task.settings.label
     rows = labelled_rows(task.name, problem, column)
-    for name, part in rows.parts().items():
-        wrong = [item for item in part if not _is_number(item.label(column))]
-        if wrong:
-            examples = listed([f"{item.label(column)!r} of {item.key}" for item in wrong], 3)
-            raise ProbeError(
-                f"{task.name}: {column} of {len(wrong)} of {len(part)} {name} utterances is no "
-                f"number ({examples}); expected one such as 31.5, with a point and without a unit. "
-                "Leave it empty where it is unknown. Kind classify predicts names."
-            )
+    wrong = [item for item in rows.utterances if not _is_number(item.label(column))]
+    problems = [
+        f"{cell_of(item, column)}; expected a number such as 31.5, with a point and without a unit."
+        for item in wrong
+    ]
+    refuse_problems(
+        [*dict.fromkeys(problems)],  # of an utterance under several conditions one
+        f"{task.name}: some values of {column} are no numbers. Correct them, or leave them empty "
+        "where they are unknown. Kind classify predicts names.",
+    )
     labels = np.array([float(item.label(column)) for item in rows.utterances])
     for name, place in (("train", rows.train), ("dev", rows.dev)):
         if np.ptp(labels[place]) == 0:

@@ -36,7 +36,7 @@ from probe.errors import ProbeError, listed
 from probe.evaluation.dataset import Features, Problem, Score, layer_sum, refuse_empty, shuffled
 from probe.evaluation.kind import AtLeastOne, Kind, Main, ProjectedSettings, Rate, Several
 from probe.evaluation.kinds.regress import Question
-from probe.evaluation.labelled_rows import LabelledRows, labelled_rows
+from probe.evaluation.labelled_rows import LabelledRows, cell_of, labelled_rows
 from probe.evaluation.linear_search import best_of
 from probe.evaluation.questions import Answers, budgets
 from probe.evaluation.tasks import Task
@@ -172,7 +172,7 @@ def _rows(task: Task[Settings], problem: Problem) -> Rows:
     else:
         of_rows = [tags_of(task.name, item, columns[0]) for item in rows.utterances]
         tags = sorted(set().union(*of_rows[rows.train]))
-        _refuse_unseen(task.name, rows, of_rows, set(tags))
+        _refuse_unseen(task.name, columns[0], rows, of_rows, set(tags))
         labels = np.array([[float(tag in own) for tag in tags] for own in of_rows])
         if tags and max(map(len, of_rows[rows.train])) < 2:
             log.warning(
@@ -200,37 +200,35 @@ def tags_of(task: str, utterance: Utterance, column: str) -> frozenset[str]:
     Raises:
         ProbeError: an empty tag, or ``none`` beside another one.
     """
-    text = utterance.label(column)
-    tags = [tag.strip() for tag in text.split(SEPARATOR)]
+    tags = [tag.strip() for tag in utterance.label(column).split(SEPARATOR)]
     if "" in tags:
         raise ProbeError(
-            f"{task}: {column} of {utterance.key} is {text!r}, which has an empty tag; expected "
-            f"tags between semicolons, such as 'happy;angry', or {NO_TAG!r}."
+            f"{task}: {cell_of(utterance, column)}, which has an empty tag; expected tags between "
+            f"semicolons, such as 'happy;angry', or {NO_TAG!r}."
         )
     if NO_TAG in tags and len(tags) > 1:
         raise ProbeError(
-            f"{task}: {column} of {utterance.key} is {text!r}; {NO_TAG!r} says that there is no "
-            "tag, and cannot stand beside another one."
+            f"{task}: {cell_of(utterance, column)}; {NO_TAG!r} says that there is no tag, and "
+            "cannot stand beside another one."
         )
     return frozenset(tags) - {NO_TAG}
 
 
 def _share(task: str, utterance: Utterance, column: str) -> float:
-    text = utterance.label(column)
     try:
-        value = float(text)
+        value = float(utterance.label(column))
     except ValueError:
         value = math.nan
     if not 0 <= value <= 1:
         raise ProbeError(
-            f"{task}: {column} of {utterance.key} is {text!r}; expected a number from 0 to 1 in "
-            "each column of a tag. Tags as text stand in one column, between semicolons."
+            f"{task}: {cell_of(utterance, column)}; expected a number from 0 to 1 in each column "
+            "of a tag. Tags as text stand in one column, between semicolons."
         )
     return value
 
 
 def _refuse_unseen(
-    task: str, rows: LabelledRows, of_rows: Sequence[frozenset[str]], known: set[str]
+    task: str, column: str, rows: LabelledRows, of_rows: Sequence[frozenset[str]], known: set[str]
 ) -> None:
     """Refuses tags of dev or test that no training utterance has."""
     keyed = {id(item): tags for item, tags in zip(rows.utterances, of_rows, strict=True)}
@@ -238,8 +236,8 @@ def _refuse_unseen(
         for item in part:
             if unseen := sorted(keyed[id(item)] - known):
                 raise ProbeError(
-                    f"{task}: {name}: {item.key} has the tag {listed(unseen)}, which no training "
-                    "row has. Give it training rows, or take it out."
+                    f"{task}: {name}: {cell_of(item, column)}; no training row has the tag "
+                    f"{listed(unseen)}. Give it training rows, or take it out."
                 )
 
 
