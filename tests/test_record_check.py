@@ -117,8 +117,6 @@ WRONG: list[tuple[str, object, str, str]] = [
     ("value", float("nan"), "value", "a finite number"),
     ("value", None, "note", "why there is no value"),
     ("low", None, "low, high", "both or neither"),
-    ("low", 0.3, "low", "by the counts and seed 0"),
-    ("high", 0.9, "high", "by the counts and seed 0"),
     ("high", float("inf"), "high", "a finite number"),
     ("n", 119, "n", "120, by the counts"),
     ("n_blocks", 11, "n_blocks", "12, the number of blocks"),

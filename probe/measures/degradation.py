@@ -15,6 +15,7 @@ Sources: Shah et al., Speech Robust Bench, arXiv 2403.07937 (WERD, NWER, NWERD, 
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,7 +42,7 @@ def ratio(top: MeasuredScore, bottom: MeasuredScore, confidence: float = CONFIDE
             return Estimate(None, note="division by 0")
         return Estimate(top.value / bottom.value)
     t2 = both.quantile(confidence) ** 2
-    tt, bb = t2 * top.error**2, t2 * bottom.error**2
+    tt, bb = (t2 * replace(score, scale="plain").variance for score in (top, bottom))
     tb = t2 * top.covariance_with(bottom)
     a, b, c = bottom.value**2 - bb, top.value * bottom.value - tb, top.value**2 - tt
     if a <= 0:

@@ -121,9 +121,8 @@ def fisher_interval(
 def plain_interval(
     v: float, variance: float, freedom: float, n: float | None, confidence: float = CONFIDENCE
 ) -> Ends:
-    """v +- t * se, with the se of `least_error` at least."""
-    error = max(float(np.sqrt(variance)), least_error(v, n))
-    half = student_quantile(freedom, confidence) * error
+    """v +- t * se."""
+    half = student_quantile(freedom, confidence) * float(np.sqrt(variance))
     return (v - half, v + half) if half else None
 
 

@@ -172,9 +172,19 @@ class MeasuredScore:
         return float(np.var(self.of_seeds, ddof=1)) / n_seeds if n_seeds > 1 else 0.0
 
     @property
+    def variance_of_blocks(self) -> float:
+        """The variance due to blocks, NaN if it is unknown; on the plain scale at least that of
+        `probe.measures.intervals.least_error`.
+        """
+        variance = float(np.square(self.contributions).sum())
+        if self.scale != "plain" or math.isnan(variance):
+            return variance
+        return max(variance, least_error(self.value, self.units) ** 2)
+
+    @property
     def variance(self) -> float:
         """The variance due to blocks and seeds; NaN if it is unknown."""
-        return float(np.square(self.contributions).sum()) + self.variance_of_seeds
+        return self.variance_of_blocks + self.variance_of_seeds
 
     def covariance_with(self, other: "MeasuredScore") -> float:
         """The covariance of two scores, due to blocks and seeds."""
@@ -187,8 +197,7 @@ class MeasuredScore:
     @property
     def all_freedom(self) -> float:
         """The degrees of freedom of `variance` (Satterthwaite 1946, Biometrics Bulletin 2)."""
-        of_seeds = self.variance_of_seeds
-        of_blocks = self.variance - of_seeds
+        of_blocks, of_seeds = self.variance_of_blocks, self.variance_of_seeds
         if not of_seeds > 0:
             return self.freedom
         return (of_blocks + of_seeds) ** 2 / (
@@ -197,8 +206,8 @@ class MeasuredScore:
 
     @property
     def error(self) -> float:
-        """The standard error, at least `probe.measures.intervals.least_error`."""
-        return max(math.sqrt(self.variance), least_error(self.value, self.units))
+        """The standard error."""
+        return math.sqrt(self.variance)
 
     def quantile(self, confidence: float = CONFIDENCE) -> float:
         """Student's quantile for the interval."""

@@ -152,6 +152,7 @@ class Scores:
         merged = _over_seeds(self.records)
         ends = [self._ends(row) for row in _dicts(merged, FOR_ENDS)]
         low, high = np.array(ends, np.float64).reshape(-1, 2).T
+        low, high = (np.where(np.isfinite(end), end, np.nan) for end in (low, high))
         values = merged["value"].astype(float).replace([np.inf, -np.inf], np.nan)
         bare = values.notna() & np.isnan(low) & merged["counts"].astype(bool)
         bare &= (merged["note"] == "") & (merged["split"] == "test")

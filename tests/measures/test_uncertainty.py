@@ -190,7 +190,7 @@ def test_a_wider_confidence_is_a_wider_interval() -> None:
         ratio([3] * 5 + [0], [4] * 5 + [0]),  # nothing in the sixth block
         ratio([3] * 5, [4] * 5),
         trial_counts(
-            ["a"] * 6 + list("bcdef"), list("aabcdefbcd") + ["e"], [1, 1] + [0] * 9, np.arange(11.0)
+            ["a"] * 6 + list("bcdef"), list("aabcdefbcde"), [1, 1] + [0] * 9, np.arange(11.0)
         ),  # targets of one speaker
     ],
 )

@@ -210,14 +210,15 @@ def test_controls_dev_scores_and_other_heads_are_left_out() -> None:
     assert len(compared([*records, *control, *other], [*records, *other], all_heads=True).rows) == 2
 
 
-def test_codelengths_are_compared_in_bits() -> None:
+def test_codelengths_are_compared_in_bits_without_an_interval() -> None:
     before, after = (
         [bits([3.0, 4.0, 3.5, 3.2]), *layers([5], [5])],
         [bits([2.0, 3.1, 2.4, 2.3]), *layers([5], [5])],
     )
     found = compared(before, after)
-    assert verdicts(found) == ["better", "identical"]
-    assert "-0.97 [" in to_markdown(found)
+    assert verdicts(found) == ["not significantly different", "identical"]
+    page = to_markdown(found)
+    assert "-0.97" in page and "-0.97 [" not in page and "no interval of this metric" in page
 
 
 def test_what_changed_stands_first_and_larger_differences_before_smaller() -> None:
