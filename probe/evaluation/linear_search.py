@@ -10,7 +10,7 @@ from probe.errors import ProbeError
 from probe.heads.linear.linear_probe import SOLVING, LinearProbe, Solving, fit_strengths
 from probe.measures.block_sums import class_counts
 from probe.measures.counts import trial_counts, value_of
-from probe.measures.metrics import ACCURACY, AUC
+from probe.measures.metrics import ACCURACY, AUC, EER, metric_of
 
 # Rows that are judged by blocks are so many at a time: a product's last bits depend on how many
 # rows it has.
@@ -43,7 +43,7 @@ class Search:
     Attributes:
         strengths: of the l2 penalty.
         standardize: whether rows are standardised with training statistics.
-        metric: whose best dev value picks; of classes, higher is better.
+        metric: whose best dev value picks.
         solving: see `probe.heads.linear.linear_probe.Solving`.
     """
 
@@ -76,7 +76,8 @@ def best_of(search: Sequence[dict[str, Any]], metric: str = ACCURACY.name) -> in
 
     def rank(position: int) -> tuple[float, float]:
         value = search[position][f"dev_{metric}"]
-        return np.inf if value is None else -value, search[position]["dev_cross_entropy"]
+        sign = -1 if metric_of(metric).higher_is_better else 1
+        return np.inf if value is None else sign * value, search[position]["dev_cross_entropy"]
 
     return min(range(len(search)), key=rank)
 
@@ -106,7 +107,7 @@ def _value(metric: str, probe: Any, rows: Any, truth: np.ndarray) -> float:
         ProbeError: it is undefined.
     """
     block = ["dev"] * len(truth)
-    if metric == AUC.name:
+    if metric in (AUC.name, EER.name):
         target = truth == probe.classes_[1]
         return value_of(trial_counts(block, block, target, log_odds(probe, rows)), metric)
     classes = np.union1d(probe.classes_, truth).tolist()
