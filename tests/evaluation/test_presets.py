@@ -2,6 +2,7 @@
 
 import functools
 import json
+import os
 import shlex
 from collections.abc import Callable
 from dataclasses import replace
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from preset_page import MARK, PAGE, sections
 from presets import MINIATURES
 from runs import run
 
@@ -17,7 +19,7 @@ from probe.cli import cli
 from probe.errors import ProbeError, UsageError
 from probe.evaluation.tasks import Task, open_task
 from probe.extraction.extract import extract
-from probe.protocols import Protocol, protocols
+from probe.protocols import NOT_OFFERED, Protocol, protocols
 from probe.records import frame_of
 
 SHORT = {"steps": 30, "evaluate_every": 15, "learning_rates": (1e-1, 1e-3), "epochs": 1}
@@ -170,3 +172,13 @@ def test_a_share_of_dev_is_drawn_from_training_and_dev(
     done = run(task, *spoken, tmp_path / "results")
     counts = {(one.split, one.n, one.n_train) for one in done.records if not one.control}
     assert counts == {("dev", 9, 9), ("test", 6, 9)}
+
+
+def test_the_page_of_presets_is_that_of_the_task_files() -> None:
+    head, _ = PAGE.read_text(encoding="utf-8").split(MARK)
+    expected = f"{head}{MARK}\n\n{sections()}"
+    if os.environ.get("GOLDEN") == "write":
+        PAGE.write_text(expected, encoding="utf-8")
+        return
+    assert PAGE.read_text(encoding="utf-8") == expected, "make golden rewrites docs/presets.md"
+    assert all(f"`{name}`" in head for name in NOT_OFFERED)
