@@ -20,6 +20,7 @@ import pandas as pd
 from probe.data.conditions.grammar import CLEAN
 from probe.errors import ProbeError, listed
 from probe.measures import degradation as measures
+from probe.measures.comparison import AT_CHANCE, beside_chance
 from probe.measures.intervals import CONFIDENCE
 from probe.measures.metrics import ACCURACY, metric_of
 from probe.measures.uncertainty import Estimate, MeasuredScore, interval
@@ -183,7 +184,7 @@ class Losses:
             points = {
                 model: (_goodness(before), _goodness(row))
                 for model, (before, row) in pairs.items()
-                if before["chance"] != "at chance"
+                if before["chance"] != AT_CHANCE
             }
             distances = measures.effective_robustness(points)
             for model, (before, row) in pairs.items():
@@ -238,7 +239,7 @@ def chosen_rows(rows: pd.DataFrame) -> pd.DataFrame:
 def _rows_of_layer(layer: Layer) -> list[Row]:
     """The rows of one layer under every condition."""
     clean, reference = layer.rows[CLEAN], layer.measured(CLEAN)
-    level = _chance_level(reference, layer.chance, layer.higher)
+    level = beside_chance(reference, layer.chance, layer.higher)
     about = layer.about | {
         "layer_index": clean["layer_index"],
         "chosen": layer.is_chosen,
@@ -304,22 +305,6 @@ def _loss_columns(
         | columns_of("relative", measures.ratio(loss, clean, confidence))
         | columns_of("margin_lost", margin)
     )
-
-
-def _chance_level(
-    clean: MeasuredScore | None, chance: MeasuredScore | float | None, higher: bool
-) -> str:
-    """Whether a layer's clean score is significantly better than chance."""
-    if clean is None or chance is None:
-        return "unknown"
-    if isinstance(chance, MeasuredScore):
-        above = measures.degradation(clean, chance, higher)
-    else:
-        above = (clean - chance) * (1 if higher else -1)
-    low = above.estimate().low
-    if low is None:
-        return "unknown"
-    return "" if low > 0 else "at chance"
 
 
 def _robust(rows: pd.DataFrame) -> "pd.Series[str]":

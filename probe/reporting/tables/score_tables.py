@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 
 from probe.data.conditions.grammar import CLEAN
+from probe.measures.comparison import AT_CHANCE
 from probe.measures.metrics import metric_of
 from probe.records import QUESTION
 from probe.reporting.scores import BASELINES, Scores, with_all_labels
@@ -48,6 +49,7 @@ LEFT_OUT_IF_ALL = {
     "train domain": "",
     "test domain": "",
     "seeds": "1",
+    "chance": "",
     "note": "",
 } | dict.fromkeys([*OTHER_SCORES, *SHAPE], DASH)
 ALIGNED_RIGHT = {"layer", INTERVAL, SCORE_INTERVAL, *OTHER_SCORES, "n", "blocks", "seeds", *SHAPE}
@@ -89,6 +91,7 @@ def grid_of(rows: pd.DataFrame, layers: bool, titled: bool = False) -> Grid:
         score_of(row, "" if layers else row["mark"]) for row in cells
     ]
     columns |= _layer_columns(cells) if layers else _chosen_columns(cells)
+    columns["chance"] = [AT_CHANCE if row["chance"] == AT_CHANCE else "" for row in cells]
     columns |= {"n": map(str, rows["n"]), "seeds": map(str, rows["n_seeds"])}
     columns |= {"blocks": map(str, rows["n_blocks"]), "note": rows["note"]}
     cells_of = {

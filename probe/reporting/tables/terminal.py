@@ -8,10 +8,12 @@ from typing import Any
 import pandas as pd
 
 from probe.data.conditions.grammar import CLEAN
+from probe.measures.comparison import AT_CHANCE
 from probe.measures.metrics import metric_of
 from probe.measures.uncertainty import FEW_BLOCKS
 from probe.reporting.scores import Scores, seed_notes
 from probe.reporting.text import DASH, metric_text, one_line
+from probe.reporting.ties import IN_SET, SET
 
 NARROWEST = 10  # of a column of names
 READABLE = 16  # of models beside their tasks
@@ -39,7 +41,7 @@ def terminal_table(scores: Scores, width: int = 80) -> str:
         "score": [metric_of(row["metric"]).text(row["value"]) for row in cells],
         "95 % interval": [_interval(row) for row in cells],
         "layer": [DASH if pd.isna(row["layer"]) else one_line(row["layer"]) for row in cells],
-        "": [row["mark"] for row in cells],
+        "": [_mark(row) for row in cells],
     }
     in_one_line = _fitted({**names, **columns}, width, READABLE)
     if _width(in_one_line) <= width:
@@ -71,6 +73,10 @@ def _names(rows: pd.DataFrame) -> dict[str, list[str]]:
     }
     columns = {"task": rows["task"], **differing, "model": rows["model"]}
     return {name: [one_line(text) for text in column] for name, column in columns.items()}
+
+
+def _mark(row: Mapping[Hashable, Any]) -> str:
+    return str(row["mark"]) or (AT_CHANCE if row["chance"] == AT_CHANCE else "")
 
 
 def _interval(row: Mapping[Hashable, Any]) -> str:
@@ -122,6 +128,7 @@ def _notes(rows: pd.DataFrame) -> list[str]:
     """Sentences below the table, each once."""
     few = (rows["few"] & rows["low"].notna()).any()
     notes = [f"† fewer than {FEW_BLOCKS} speakers: the interval is approximate"] if few else []
+    notes += [f"{IN_SET}: {SET}"] if rows["mark"].eq(IN_SET).any() else []
     notes += seed_notes(rows)
     missing = rows[rows["value"].isna()]
     notes += [
