@@ -131,7 +131,7 @@ def test_every_metric_can_be_recomputed_from_the_record_and_says_its_definition(
     for record in read:
         if record.counts:
             assert record.value == value_of(record.counts, record.metric)
-            ends = interval(record.counts, seed=record.seed, metric=record.metric) or (None, None)
+            ends = interval(record.counts, record.metric) or (None, None)
             assert (record.low, record.high) == ends
         assert record.chosen["definition"] == DEFINITIONS[record.metric]
         assert (record.n, record.select_by, record.higher_is_better) == (300, "eer", False)
