@@ -20,7 +20,7 @@ from probe.measures.comparison import tied_with_best
 from probe.measures.counts import is_trials, utterances_of
 from probe.measures.metrics import metric_of
 from probe.measures.uncertainty import measure
-from probe.records import COMBINED, OWN_HEAD, QUESTION, SCORE
+from probe.records import COMBINED, OWN_HEADS, QUESTION, SCORE
 
 BEST, TIED = "best", "tied"
 N_RESAMPLES, N_RESAMPLES_OF_TRIALS = 1000, 200  # a thousand EERs take 0.1 s
@@ -42,7 +42,7 @@ def models_marked(rows: pd.DataFrame) -> pd.DataFrame:
     Args:
         rows: with ``counts`` and ``seed`` besides the columns that are shown.
     """
-    return _marked(rows, [*QUESTION, "metric"], "model", rows["head"] != OWN_HEAD)
+    return _marked(rows, [*QUESTION, "metric"], "model", ~rows["head"].isin(OWN_HEADS))
 
 
 def layers_marked(rows: pd.DataFrame) -> pd.DataFrame:
