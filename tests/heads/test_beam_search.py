@@ -146,5 +146,5 @@ def test_words_are_read_from_lists_and_arpa_files(tmp_path: Path) -> None:
 def test_an_n_gram_model_that_cannot_be_used_is_named(arpa: Path, tmp_path: Path) -> None:
     one = tmp_path / "1-gram.arpa"
     one.write_text("\\data\\\nngram 1=2\n\n\\1-grams:\n-1\t<unk>\n-1\tab\n\n\\end\\\n")
-    with pytest.raises(ProbeError, match=r"1-gram.arpa: the n-gram model cannot be used \(.*bigram"):
+    with pytest.raises(ProbeError, match=r"1-gram.arpa: the n-gram model cannot .*bigram"):
         BeamDecoder(Vocabulary(("a", "b")), ["ab"], one)

@@ -30,7 +30,7 @@ class Scorer(Protocol):
 
     separator: str
     metric: str
-    search_: Sequence[dict[str, Any]]
+    search_: list[dict[str, Any]]
     chosen_: dict[str, Any]
 
     def log_probabilities(self, frames: Frames) -> list[Tensor]:
