@@ -37,6 +37,11 @@ class LabelledRows:
         """(utterance,) see `probe.evaluation.dataset.block_of`."""
         return [block_of(item) for item in self.utterances]
 
+    @property
+    def scored(self) -> list[tuple[str, str, slice]]:
+        """Dev and the test sets: split, name of the test set, place."""
+        return [("dev", "", self.dev), *(("test", *item) for item in self.tests.items())]
+
     def parts(self) -> dict[str, list[Utterance]]:
         """Training, dev and test sets as messages name them -> their utterances."""
         tests = {" ".join(filter(None, ("test", name))): at for name, at in self.tests.items()}
