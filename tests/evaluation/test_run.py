@@ -139,23 +139,6 @@ def test_records_hold_counts_search_and_hashes_that_reproduce_the_value(
     assert "s0" not in done.path.read_text()
 
 
-def test_a_pick_at_the_edge_of_its_grid_is_named(
-    planted: Callable[..., Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    """Layer 0 is at chance, and a flat end is no end that matters."""
-    manifest = planted()
-    for grid, edge in (([1.0, 10.0], "smallest"), ([1e-9, 1e-8], ""), ([1e-2], "")):
-        caplog.clear()
-        path = tmp_path / "grid.toml"
-        path.write_text(f'kind = "classify"\nlabel = "speaker"\nl2 = {grid}\nweighted = false\n')
-        run(path, "planted", manifest, tmp_path / "features", tmp_path / "results")
-        lines = [message for message in caplog.messages if "of its grid" in message]
-        assert lines == [
-            f"grid, planted: dev picked l2 = {grid[0]:g}, the {edge} of its grid, at layers 1, 2, "
-            "by more than noise; add values beyond it"
-        ] * bool(edge)
-
-
 def test_every_setting_that_was_tried_can_be_printed(answered: tuple[Path, Run]) -> None:
     _, done = answered
     lines = search_table(frame_of(done.records)).splitlines()
