@@ -40,6 +40,7 @@ from probe.evaluation.model_stores import name_of, stores_under
 from probe.evaluation.progress import progress_of
 from probe.files import file_name, require_writable, write_atomically
 from probe.measures.counts import Counts, amount_counts
+from probe.measures.metrics import MAE
 from probe.measures.representations import (
     EPSILON,
     LEAST_RATIO,
@@ -406,9 +407,9 @@ class Moved:
             nothing = _interval_of(Estimate(None))
             return {"cosine": nothing | {"unrelated": None}, "distance": nothing}
         # Amounts must not be negative, as a cosine may be: take those of 1 - cosine.
-        turned = interval(_mean_counts(blocks, n_rows - cosine, n_rows), seed=seed)
+        turned = interval(_mean_counts(blocks, n_rows - cosine, n_rows), MAE.name)
         ends = (max(-1.0, 1 - turned[1]), 1 - turned[0]) if turned else (None, None)
-        moved = interval(_mean_counts(blocks, distance, n_rows), seed=seed) or (None, None)
+        moved = interval(_mean_counts(blocks, distance, n_rows), MAE.name) or (None, None)
         unrelated = float(self.direction @ self.direction - n) / (n * (n - 1)) if n > 1 else None
         of_cosine = _interval_of(Estimate(float(cosine.sum()) / n, *ends))
         return {

@@ -8,6 +8,8 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+from probe.measures.intervals import Scale
+
 Unit = Literal["%", "bits per label", "cost", "coefficient", "unit of the label"]
 Form = Literal["hits", "errors", "amounts", "trials", "moments", "classes", "influences"]
 MISSING = "–"
@@ -71,6 +73,22 @@ class Metric:
     def is_eer(self) -> bool:
         """Whether it is an equal error rate, by whatever convention."""
         return self.of_trials and self.unit == "%" and not self.higher_is_better
+
+    @property
+    def interval_scale(self) -> Scale:
+        """The scale of its interval, see `probe.measures.intervals`: none of a detection cost,
+        whose minimum over thresholds is lower on a short list of trials, or of a codelength, which
+        is a property of one training set.
+        """
+        if self.is_cost or self.in_bits:
+            return "none"
+        if self.of_trials:
+            return "logit"
+        if self.lowest == -math.inf:
+            return "plain"
+        if self.lowest == -1:
+            return "fisher"
+        return "share" if self.highest == 1 else "rate"
 
     @property
     def scale(self) -> float:

@@ -130,7 +130,7 @@ def test_every_metric_can_be_recomputed_from_the_record_and_says_its_definition(
     assert {record.metric for record in read} == {"eer", "min_dcf_0.01", "min_dcf_0.05"}
     for record in read:
         assert record.value == value_of(record.counts, record.metric)
-        ends = interval(record.counts, seed=record.seed, metric=record.metric) or (None, None)
+        ends = interval(record.counts, record.metric) or (None, None)
         assert (record.low, record.high) == ends
         assert record.chosen["definition"] == DEFINITIONS[record.metric]
         assert (record.n, record.n_blocks, record.select_by, record.higher_is_better) == (
