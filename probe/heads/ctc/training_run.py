@@ -7,8 +7,9 @@ the order of batches and even on rounding.
   epochs, as an exponential average (Polyak & Juditsky 1992).
 * Dev picks the epoch by the mean error of the last `SMOOTHED` epochs, so that no single utterance
   of a single epoch decides.
-* All learning rates start; after `RACE` of the epochs only the best one on dev goes on (successive
-  halving in one step, Jamieson & Talwalkar 2016), which pays for a grid of three.
+* All learning rates start; after `RACE` of the epochs (and no less than `SMOOTHED` of them) only
+  the best one on dev goes on (successive halving in one step, Jamieson & Talwalkar 2016), which
+  pays for a grid of three.
 * Heads of a single linear layer train in float64 on a CPU.
 """
 
@@ -94,7 +95,7 @@ def drop_slower(runs: Sequence[TrainingRun], epoch: int, n_epochs: int) -> None:
     Args:
         runs: those of one layer that are still in training.
     """
-    if epoch == max(1, round(RACE * n_epochs)):
+    if epoch == max(SMOOTHED, round(RACE * n_epochs)):
         best = min(runs, key=lambda run: (run.diverged, run.error, run.dev_loss))
         for run in runs:
             run.lost = run is not best
@@ -118,7 +119,9 @@ class Average:
         self._n += 1
         share = 1 / min(self._n, AVERAGED)
         for name, value in self.weights.items():
-            value.lerp_(weights[name].detach(), share)
+            value.copy_(
+                weights[name].detach() if self._n == 1 else value.lerp(weights[name], share)
+            )
 
     def state(self) -> dict[str, Tensor]:
         """A copy of the averaged weights."""
