@@ -337,7 +337,7 @@ class Heads:
 
     def of_group(self, first: str) -> Iterator[Score]:
         """Scores of a layer and of those after it that are trained together with it."""
-        problem, n = self.problem, len(self.train.rows)
+        problem = self.problem
         layers = self.features.layers
         # The control has one layer, alone.
         layers = [first] if self.control else layers[layers.index(first) :]
@@ -347,16 +347,18 @@ class Heads:
                 problem.progress.note(f"layers up to {layer}")
                 yield layer, self._read([layer], self.train), self._read([layer], self.dev)
 
-        def after_epoch(n_heads: int, n_spared: int) -> None:
-            problem.progress.add(-n_spared * n)
-            problem.progress.step(n_heads * n)
-
         groups = fit_groups(
             *(self._probe, frames(), self.train.texts, self.dev.texts),
-            *(after_epoch, problem.memory_bytes),
+            *(self._after_epoch, problem.memory_bytes),
         )
         for layer, probe in next(groups):
             yield from self._scores(probe, layer, [layer])
+
+    def _after_epoch(self, n_heads: int, n_spared: int) -> None:
+        """Count the epochs of some heads, and those that heads will not need."""
+        n = len(self.train.rows)
+        self.problem.progress.add(-n_spared * n)
+        self.problem.progress.step(n_heads * n)
 
     def of_sum(self) -> Iterator[Score]:
         """Scores of the learned sum of layers, where there is one."""
@@ -377,8 +379,7 @@ class Heads:
             return
         frames, dev_frames = (self._read(summed.layers, part) for part in (self.train, self.dev))
         probe = self._probe(n_mixed=len(summed.layers)).fit(
-            *(frames, self.train.texts, dev_frames, self.dev.texts),
-            lambda: problem.progress.step(len(self.train.rows)),
+            *(frames, self.train.texts, dev_frames, self.dev.texts), self._after_epoch
         )
         yield from self._scores(probe, WEIGHTED, summed.layers, summed.note)
 

@@ -131,8 +131,8 @@ def _variant(row: Row) -> list[str]:
 
 def _notes(row: Row) -> list[str]:
     """A value in words."""
-    unit = metric_of(row["metric"]).unit
-    unit = unit if unit.startswith("bits") else "a fraction"
+    of_metric = metric_of(row["metric"]).unit
+    unit = of_metric if of_metric.startswith("bits") else "a fraction"
     layer = f"layer {row['layer']}, chosen on dev"
     if row["layer"] == PER_FOLD:
         layer = "the layer that each fold chose on its dev set"
