@@ -194,7 +194,9 @@ def test_the_search_of_a_trained_head_is_in_the_record_and_dev_picks_from_it(ans
     ]
     for record in own:
         grid = [(entry["learning_rate"], entry["epochs"]) for entry in record.search]
-        assert grid == [(rate, epochs) for rate in (1e-2, 1e-3) for epochs in (4, 8, 12, 16, 20)]
+        assert grid == [
+            (rate, epochs) for rate in (1e-2, 3e-3, 1e-3) for epochs in (4, 8, 12, 16, 20)
+        ]
         best = min(record.search, key=lambda entry: entry["dev_eer"])
         assert record.value == best["dev_eer"]
         assert {name: record.chosen[name] for name in ("learning_rate", "epochs")} == {
