@@ -187,7 +187,7 @@ def compare(x: Sample, y: Sample, with_pwcca: bool = True) -> Comparison:
     if len(x.values) < LEAST_ROWS:
         raise ProbeError(f"{len(x.values)} rows: expected {LEAST_ROWS} or more.")
     products = products_left(x, y)
-    cka = _estimate([_cka(x, y, index, product) for index, product in enumerate(products)])
+    cka = estimate_of([_cka(x, y, index, product) for index, product in enumerate(products)])
     width = max(x.width, y.width)
     if not with_pwcca or not enough_rows(len(x.values), width):
         return Comparison(cka, Estimate(None), Estimate(None))
@@ -197,7 +197,8 @@ def compare(x: Sample, y: Sample, with_pwcca: bool = True) -> Comparison:
     ranks = [len(side.axes[0][1]) for side in (x, y)]
     chance = min(1.0, (max(ranks) / (len(x.values) - 1)) ** 0.5)
     one, other = (
-        _estimate([pair[side] for pair in pairs], chance if min(ranks) else None) for side in (0, 1)
+        estimate_of([pair[side] for pair in pairs], chance if min(ranks) else None)
+        for side in (0, 1)
     )
     if x.width == y.width:
         return Comparison(cka, one, other)
@@ -237,8 +238,8 @@ def _pwcca(x: Sample, y: Sample, index: int, products: Tensor) -> tuple[float | 
     return one, other
 
 
-def _estimate(values: Sequence[float | None], chance: float | None = None) -> Estimate:
-    """The first value, with an interval from the others, each without one group."""
+def estimate_of(values: Sequence[float | None], chance: float | None = None) -> Estimate:
+    """The first value, with a jackknife interval from the others, each without one group."""
     value, *left_out = values
     known = [item for item in left_out if item is not None]
     if value is None or len(known) < max(2, len(left_out)):

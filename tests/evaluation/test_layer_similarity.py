@@ -20,7 +20,8 @@ from probe.data.corpus import load_corpus
 from probe.errors import ProbeError, UsageError
 from probe.evaluation.aligned_rows import MOST_GROUPS, pair_up
 from probe.evaluation.dataset import Features, block_of
-from probe.evaluation.layer_similarity import Comparing, similarity
+from probe.evaluation.layer_similarity import similarity
+from probe.evaluation.similarity_sides import Comparing
 from probe.measures.representations import Sample, compare
 from probe.reporting.tables.similarity_tables import (
     read_similarity,
@@ -84,7 +85,7 @@ def planted(original: tuple[Path, Layers], tmp_path: Path) -> tuple[Path, Path, 
 def compared(planted: tuple[Path, Path, Layers], **how: Any) -> dict:
     manifest, features, _ = planted
     others = {name: how.pop(name) for name in ("conditions", "against") if name in how}
-    comparing = Comparing(split="all", **how)
+    comparing = Comparing(split="all", in_sample=True, **how)
     to = features.parent / "results"
     [path] = similarity("planted", manifest, features, to, comparing=comparing, **others)
     return json.loads(path.read_text())
@@ -105,6 +106,7 @@ def test_the_report_says_which_layer_moves_and_which_does_not(
         "noise",
         "--only",
         "all",
+        "--in-sample",
     ]
     done = command("similarity", *arguments, "--to", tmp_path / "results")
     assert done.returncode == 0, done.stderr
@@ -119,14 +121,16 @@ def test_the_report_says_which_layer_moves_and_which_does_not(
         name: {layer: float(row[heading.index(name)].split()[0]) for layer, row in rows.items()}
         for name in heading[1:]
     }
-    assert list(shown) == ["cosine", "unrelated", "relative distance", "CKA", "PWCCA", "chance"]
-    for measure in ("cosine", "CKA", "PWCCA"):
+    measures = ["cosine", "unrelated", "relative distance", "CKA", "CCA", "PWCCA", "chance"]
+    assert list(shown) == measures
+    for measure in ("cosine", "CKA", "CCA", "PWCCA"):
         assert shown[measure]["1"] > 0.99 > 0.8 > shown[measure]["0"] > shown[measure]["3"]
     assert shown["relative distance"]["1"] < 0.02 < 1 < shown["relative distance"]["0"]
     assert shown["cosine"]["2"] < 0.6
     assert min(shown["CKA"]["2"], shown["PWCCA"]["2"]) > 0.999
     assert abs(shown["CKA"]["3"]) < 0.03
     assert shown["PWCCA"]["3"] < shown["chance"]["3"] + 0.05
+    assert abs(shown["CCA"]["3"]) < 0.1
     names = {path.name for path in (tmp_path / "results" / "similarity").iterdir()}
     assert {
         "similarity.md",
@@ -491,10 +495,11 @@ def test_real_speech_is_nearer_to_its_own_layers_than_to_fbank(
         tmp_path / "features",
         tmp_path,
         against="fbank",
-        comparing=Comparing(split="all"),
+        comparing=Comparing(split="all", in_sample=True),
     )
     found = json.loads(path.read_text())
     assert found["alignment"] == "mean of the frames within half the longer hop"
     cell = found["cells"][0]
     assert 0.1 < cell["cka"]["value"] < 0.99  # the same spectra, decorrelated and cut
     assert cell["pwcca"]["value"] > 0.7 > cell["pwcca"]["chance"]
+    assert cell["cca"]["value"] > 0.9

@@ -30,22 +30,32 @@ if TYPE_CHECKING:
     from pandas.core.groupby import DataFrameGroupBy
 
 FORMAT = 1
-MEASURES = {"cosine": "cosine", "distance": "relative distance", "cka": "CKA", "pwcca": "PWCCA"}
+MEASURES = {
+    "cosine": "cosine",
+    "distance": "relative distance",
+    "cka": "CKA",
+    "cca": "CCA",
+    "pwcca": "PWCCA",
+    "mi": "MI",
+}
+LABELLED = ("labels", "vectors")  # forms with labels on the other side
+FLOORS = {"cosine": "unrelated", "pwcca": "chance", "mi": "chance"}
 ABOUT = ["form", "model", "condition", "other_model", "other_condition", "corpus", "split", "view"]
 COLUMNS = [
     *ABOUT,
     *("layer", "other_layer"),
     *(f"{measure}{part}" for measure in MEASURES for part in ("", "_low", "_high")),
-    *("cosine_unrelated", "pwcca_chance"),
+    *(f"{measure}_{floor}" for measure, floor in FLOORS.items()),
     *("n_rows", "n_sampled", "n_utterances", "n_blocks", "n_groups", "alignment", "seed", "notes"),
 ]
 SHEET = [*(name for name in ABOUT if name not in ("form", "other_condition")), "other_condition"]
 HEAD = """# Similarity of representations
 
-Intervals are 95 %: for cosine and relative distance by bootstrap over speakers, for CKA and PWCCA
-by a jackknife over groups of speakers. `unrelated` is the mean cosine of two clean frames of the
-layer, `chance` an upper bound of PWCCA for independent data of this size; docs/similarity.md
-defines them.
+Intervals are 95 %: for cosine and relative distance by bootstrap over speakers, for the others by a
+jackknife over groups of speakers. `unrelated` is the mean cosine of two clean frames of the layer.
+CCA is PWCCA of held-out rows; PWCCA is of the rows that it is fitted to, and its `chance` an upper
+bound for independent data of this size. MI is a share of the entropy of the labels, and its
+`MI chance` that of shuffled labels. docs/similarity.md defines them.
 
 """
 
@@ -119,10 +129,14 @@ def _sheet(cells: pd.DataFrame) -> str:
     """The tables of one comparison, under a title and the numbers of rows and speakers."""
     first = cells.iloc[0].to_dict()
     lines = [
-        f"{first['n_rows']} pairs of rows, {first['n_sampled']} of them for CKA and PWCCA; "
         f"{first['n_utterances']} utterances, {first['n_blocks']} speakers in {first['n_groups']} "
         f"groups; {first['alignment']}."
     ]
+    if first["form"] in LABELLED:
+        lines.insert(0, f"{first['n_rows']} labelled intervals;")
+    else:
+        n_sampled = f"{first['n_sampled']} of them for CKA and CCA;"
+        lines.insert(0, f"{first['n_rows']} pairs of rows, {n_sampled}")
     if first["notes"]:
         lines.append(f"Note: {escaped(first['notes'])}.")
     head = f"## {escaped(_title(first))}\n\n{' '.join(lines)}\n\n"
@@ -143,6 +157,8 @@ def _title(first: Mapping[Any, Any]) -> str:
         return f"{model}: {condition} and {first['other_condition']} {where}"
     if first["form"] == "layers":
         return f"{model}: layers {where}"
+    if first["form"] in LABELLED:
+        return f"{model} and {first['other_model']} {where}"
     both = "" if condition == CLEAN else f", both {condition}"
     return f"{model} and {first['other_model']}{both} {where}"
 
@@ -156,8 +172,9 @@ def _by_layer(cells: pd.DataFrame) -> str:
             _number(value) + ("" if math.isnan(low) else f" [{low:.3f}, {high:.3f}]")
             for value, low, high in ends
         ]
-        if floor := {"cosine": "unrelated", "pwcca": "chance"}.get(measure):
-            columns[floor] = list(map(_number, cells[f"{measure}_{floor}"]))
+        if floor := FLOORS.get(measure):
+            head = "MI chance" if measure == "mi" else floor
+            columns[head] = list(map(_number, cells[f"{measure}_{floor}"]))
     columns = {name: column for name, column in columns.items() if set(column) != {DASH}}
     return markdown(columns, columns)
 
