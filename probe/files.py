@@ -18,6 +18,8 @@ from probe.errors import ProbeError, UnreadError
 
 BLOCK_BYTES = 1 << 20
 LARGEST_JSON = 1 << 28
+# Half of a surrogate pair is no character and has no UTF-8; JSON may hold it, escaped or not.
+HALF_CHARACTER = re.compile(rb"\\u[dD][89a-fA-F]|\xed[\xa0-\xbf]")
 LONGEST_NAME = 60  # three of them and more make a file's name, which may have 255 bytes
 
 
@@ -155,6 +157,33 @@ def canonical_json(value: Any) -> str:
     return json.dumps(
         value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
     )
+
+
+def path_text(path: Path) -> str:
+    r"""A path as UTF-8; bytes of it that are not become escapes such as ``\xe9``."""
+    return os.fsencode(path).decode(errors="backslashreplace")
+
+
+def is_utf8(text: str) -> bool:
+    """Whether a text has a UTF-8 form; a name of a file that is not UTF-8 has none."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def json_value(text: bytes) -> Any:
+    """The value of JSON whose texts can be written again.
+
+    Raises:
+        ValueError: not JSON, or half of a surrogate pair in a text.
+        RecursionError: too deep.
+    """
+    value = json.loads(text)
+    if HALF_CHARACTER.search(text):
+        canonical_json(value).encode()
+    return value
 
 
 def sha256_of_json(value: Any) -> str:

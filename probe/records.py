@@ -26,9 +26,7 @@ import base64
 import copy
 import gc
 import hashlib
-import json
 import logging
-import re
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
@@ -40,7 +38,7 @@ import numpy as np
 
 from probe.brief import brief, figure
 from probe.errors import ProbeError
-from probe.files import canonical_json, sha256_of_file, write_atomically
+from probe.files import canonical_json, json_value, path_text, sha256_of_file, write_atomically
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -239,8 +237,6 @@ PACKED = {
     **dict.fromkeys(("predicted_squares", "products"), "<f8"),
 }
 SAME = "sha256:"
-# Half a surrogate pair is no character; encoding it again finds it.
-HALF_CHARACTER = re.compile(rb"\\u[dD][89a-fA-F]")
 # Records that agree in these are answers to one question.
 IDENTITY = [
     *("format", "model", "revision", "task_sha256", "manifest_sha256", "audio_sha256"),
@@ -467,9 +463,7 @@ def record_of(line: bytes, columns: dict[str, bytes]) -> Record:
 
 def _values_of(line: bytes, columns: dict[str, bytes]) -> dict[str, Any]:
     try:
-        values = json.loads(line)
-        if HALF_CHARACTER.search(line):
-            canonical_json(values).encode()
+        values = json_value(line)
     except (ValueError, RecursionError) as error:
         raise ProbeError(f"not JSON ({error}). Remove the file and run its task again.") from error
     version = values.get("format") if isinstance(values, dict) else None
@@ -499,7 +493,7 @@ def _values_of(line: bytes, columns: dict[str, bytes]) -> dict[str, Any]:
 
 def read_records(*paths: Path | str) -> "pd.DataFrame":
     """A tidy table with one row per record: the fields of `Record` as columns, and ``file``, which
-    the record was read from.
+    the record was read from. All texts are UTF-8, because pandas with pyarrow accepts no others.
 
     A file that cannot be read (damaged, of an older format, no records at all) is left out, with a
     warning that names it.
@@ -519,7 +513,7 @@ def read_records(*paths: Path | str) -> "pd.DataFrame":
         for file, part in readable(files.values(), lambda file: _columns(_values(file))):
             for name, column in part.items():
                 columns[name].extend(column)
-            columns["file"].extend([str(file)] * len(part["format"]))
+            columns["file"].extend([path_text(file)] * len(part["format"]))
         return _frame(columns)
     finally:
         if collects:
@@ -573,7 +567,7 @@ def _columns(rows: Iterable[Mapping[str, Any]]) -> dict[str, tuple[Any, ...]]:
 def _frame(columns: Mapping[str, Sequence[Any]]) -> "pd.DataFrame":
     import pandas as pd
 
-    # pyarrow, which pandas takes for texts where it is installed, refuses names that are no UTF-8.
+    # pyarrow, with which pandas keeps texts where it is installed, would copy every text.
     with pd.option_context("mode.string_storage", "python"):
         return pd.DataFrame({name: _shared(column) for name, column in columns.items()})
 

@@ -23,6 +23,8 @@ from probe.errors import ProbeError
 from probe.files import (
     canonical_json,
     file_name,
+    json_value,
+    path_text,
     read_json,
     require_writable,
     sha256_of_file,
@@ -240,6 +242,22 @@ def test_different_names_stay_different() -> None:
 def test_a_name_that_is_not_utf_8_is_refused() -> None:
     with pytest.raises(ProbeError, match=r"'t\\udce9': this name is not UTF-8\. Rename"):
         file_name(os.fsdecode(b"t\xe9"))
+
+
+def test_a_path_that_is_not_utf_8_has_a_text_that_is() -> None:
+    assert path_text(Path(os.fsdecode(b"t\xe9/\xc3\xa9"))) == "t\\xe9/é"
+
+
+@pytest.mark.parametrize(
+    "text", [b'["\\ud800"]', b'{"\\uDFFF": 1}', b'"\xed\xa0\x80"', b'"\xff"', b"{"]
+)
+def test_json_that_cannot_be_written_again_is_refused(text: bytes) -> None:
+    with pytest.raises(ValueError):
+        json_value(text)
+
+
+def test_json_with_characters_beyond_16_bits_is_read() -> None:
+    assert json_value(b'"\\ud83d\\ude00 \xf0\x9f\x98\x80 \xed\x9f\xbf"') == "😀 😀 \ud7ff"
 
 
 # --- records

@@ -289,7 +289,12 @@ _condition_seed_option = option(
 _condition_options = together(_condition_option, _condition_file_option, _condition_seed_option)
 condition_options = built("conditions", conditions_of, _condition_options)
 _changes_options = together(
-    option("--label", metavar="COLUMN", group=TASKS, help="Manifest column to predict (classify)."),
+    option(
+        "--label",
+        metavar="COLUMN",
+        group=TASKS,
+        help="Manifest column to predict (classify, regress, tag, shift).",
+    ),
     option(
         "--folds",
         metavar="RULE",

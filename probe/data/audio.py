@@ -63,6 +63,7 @@ class Audio:
         native_rate_hz: the file's own rate.
         duration_s: seconds at the native rate.
         flags: what is unusual about the sound (`probe.data.sound_flags`).
+        decoder: the libraries that decoded it, with their versions; empty for libsndfile.
     """
 
     samples: np.ndarray
@@ -72,6 +73,7 @@ class Audio:
     native_rate_hz: int
     duration_s: float
     flags: tuple[str, ...] = ()
+    decoder: str = ""
 
 
 @dataclass(frozen=True)
@@ -145,7 +147,7 @@ class Recording:
         if sound.is_damaged:
             flags.append(DAMAGED)
         identity = excerpt.sha256(self.sha256), self.status.st_size, self.status.st_mtime_ns
-        return Audio(samples, *identity, sound.rate_hz, seconds, tuple(flags))
+        return Audio(samples, *identity, sound.rate_hz, seconds, tuple(flags), sound.decoder)
 
     def _decode(
         self, rate_hz: int, excerpt: Excerpt, deadline: Deadline | None

@@ -26,6 +26,7 @@ from probe.data.readers.table import read_frame
 from probe.data.shared_recordings import SharedRecordings, beside
 from probe.data.splits import rule_of_source, split_corpus
 from probe.errors import ProbeError, UtteranceError, refuse_problems
+from probe.files import is_utf8
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -301,6 +302,13 @@ def _checked(
         written = values["path"]
         if not written.strip():
             problems.append(f"{where}: path is empty. Name an audio file or remove the row.")
+            continue
+        if not is_utf8("".join(values.values())):
+            odd = [name for name, value in values.items() if not is_utf8(value)]
+            problems.append(
+                f"{where}: {odd[0]} {values[odd[0]]!r} is not UTF-8. Rename the file or folder, or "
+                "correct the row."
+            )
             continue
         path, real, reason = _audio(folder, written, root, folders)
         part = _excerpt(where, values, problems)

@@ -62,6 +62,8 @@ class FfmpegSound:
         av = _library()
         assert av is not None, "ask is_installed() first"
         self._av = av
+        number = ".".join(map(str, av.library_versions["libavcodec"]))
+        self.decoder = f"PyAV {av.__version__}, libavcodec {number}"
         with _refusing(av):
             self._container = av.open(content, format=container)
             streams = self._container.streams.audio

@@ -40,6 +40,7 @@ class Sound(Protocol):
         has_end: whether the file says where its audio ends.
         is_damaged: whether bytes in the middle are no audio, which the decoder skips.
         is_seekable: whether `seek` is exact and cheap.
+        decoder: the libraries that decode it, with their versions; empty for libsndfile.
     """
 
     rate_hz: int
@@ -49,6 +50,7 @@ class Sound(Protocol):
     has_end: bool
     is_damaged: bool
     is_seekable: bool
+    decoder: str
 
     def read(self, n_samples: int) -> np.ndarray:
         """(time, channel) float32: the next samples, none at the end."""
@@ -129,6 +131,8 @@ class _Content(io.RawIOBase):
 
 class _Sndfile:
     """A file that libsndfile decodes."""
+
+    decoder = ""
 
     def __init__(self, read: Read, n_bytes: int) -> None:
         ending = ending_of(read, n_bytes)

@@ -13,7 +13,8 @@ A task applies its normaliser to references and hypotheses alike, before anythin
 * ``english``: the English normaliser of Whisper (Radford et al. 2023, "Robust Speech Recognition
   via Large-Scale Weak Supervision", appendix C) as transformers has it: no case, no punctuation, no
   text in brackets, no fillers, contractions in full, numbers as digits. British spellings stay,
-  because their list is part of Whisper's checkpoints and not of the library.
+  because their list is part of Whisper's checkpoints and not of the library. It removes one period
+  of several in a row, so that "six…" and "six..." leave periods behind, as in the library.
 """
 
 import functools

@@ -37,11 +37,24 @@ class LabelledRows:
         """(utterance,) see `probe.evaluation.dataset.block_of`."""
         return [block_of(item) for item in self.utterances]
 
+    @property
+    def scored(self) -> list[tuple[str, str, slice]]:
+        """Dev and the test sets: split, name of the test set, place."""
+        return [("dev", "", self.dev), *(("test", *item) for item in self.tests.items())]
+
     def parts(self) -> dict[str, list[Utterance]]:
         """Training, dev and test sets as messages name them -> their utterances."""
         tests = {" ".join(filter(None, ("test", name))): at for name, at in self.tests.items()}
         places = {"train": self.train, "dev": self.dev, **tests}
         return {name: self.utterances[place] for name, place in places.items()}
+
+
+def cell_of(utterance: Utterance, column: str) -> str:
+    """The value of an utterance in a column and its place, the beginning of a message:
+    ``corpus.csv line 2: age of a.wav is 'old'``.
+    """
+    place = f"{utterance.where}: " if utterance.where else ""
+    return f"{place}{column} of {utterance.key} is {utterance.label(column)!r}"
 
 
 def labelled_rows(

@@ -1,16 +1,15 @@
 """One linear probe out of several strengths of the l2 penalty: the one that is best on dev."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
 from probe.errors import ProbeError
-from probe.heads.linear.linear_probe import SOLVING, LinearProbe, Solving, fit_strengths
+from probe.heads.linear.linear_probe import LinearProbe
 from probe.measures.block_sums import class_counts
 from probe.measures.counts import trial_counts, value_of
-from probe.measures.metrics import ACCURACY, AUC
+from probe.measures.metrics import ACCURACY, AUC, metric_of
 
 # Rows that are judged by blocks are so many at a time: a product's last bits depend on how many
 # rows it has.
@@ -21,75 +20,32 @@ JUDGED_ROWS = 4096
 Judged = tuple[np.ndarray, np.ndarray]
 
 
-@dataclass(frozen=True)
-class Chosen:
-    """The probe that dev picked, and every strength that was tried."""
-
-    probe: LinearProbe
-    search: list[dict[str, Any]]
-    tried: list[LinearProbe]
-
-    def for_codes(self) -> LinearProbe:
-        """The lowest dev cross-entropy: a code pays for probabilities, not for errors."""
-        return self.tried[
-            min(range(len(self.tried)), key=lambda i: self.search[i]["dev_cross_entropy"])
-        ]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Search:
-    """What is tried, and how dev picks one.
-
-    Attributes:
-        strengths: of the l2 penalty.
-        standardize: whether rows are standardised with training statistics.
-        metric: whose best dev value picks; of classes, higher is better.
-        solving: see `probe.heads.linear.linear_probe.Solving`.
+def best_of(
+    search: Sequence[dict[str, Any]], metric: str = ACCURACY.name, loss: str = "dev_cross_entropy"
+) -> int:
+    """The entry that dev picks: the best value of the metric, and among equals the lowest loss; one
+    without a value only where none has one.
     """
-
-    strengths: Sequence[float]
-    standardize: bool = True
-    metric: str = ACCURACY.name
-    solving: Solving = SOLVING
-
-
-def search_strengths(
-    rows: np.ndarray,
-    labels: Sequence[str],
-    dev_rows: np.ndarray,
-    dev_labels: Sequence[str],
-    search: Search,
-    tick: Callable[[], Any] = lambda: None,
-) -> Chosen:
-    """Fits every strength on (row, dim) and takes the best dev value; among equals the lowest dev
-    cross-entropy.
-    """
-    probes = fit_strengths(
-        *(rows, np.array(labels), search.strengths, search.standardize, search.solving), tick=tick
-    )
-    tried = [on_dev(probe, dev_rows, dev_labels, search.metric) for probe in probes]
-    return Chosen(probes[best_of(tried, search.metric)], tried, probes)
-
-
-def best_of(search: Sequence[dict[str, Any]], metric: str = ACCURACY.name) -> int:
-    """The entry that dev picks; one without a value only where none has one."""
+    sign = -1 if metric_of(metric).higher_is_better else 1
 
     def rank(position: int) -> tuple[float, float]:
         value = search[position][f"dev_{metric}"]
-        return np.inf if value is None else -value, search[position]["dev_cross_entropy"]
+        return np.inf if value is None else sign * value, search[position][loss]
 
     return min(range(len(search)), key=rank)
 
 
-def on_dev(
-    probe: Any, rows: Any, labels: Sequence[str], metric: str = ACCURACY.name
-) -> dict[str, Any]:
-    """One strength's entry of the search, of a probe that reads ``rows``.
+def best_for_codes(search: Sequence[dict[str, Any]]) -> int:
+    """The entry of the lowest dev cross-entropy: a code pays for probabilities, not for errors."""
+    return min(range(len(search)), key=lambda position: search[position]["dev_cross_entropy"])
+
+
+def on_dev(probe: Any, rows: Any, truth: np.ndarray, metric: str = ACCURACY.name) -> dict[str, Any]:
+    """One strength's entry of the search, of a probe that reads ``rows``, from (row,) labels.
 
     Labels that the probe does not know are errors, and have no cross-entropy. The value of a metric
     that is undefined on these rows is None.
     """
-    truth = np.array(labels)
     line = entry(probe, *judge(probe, rows, truth))
     if metric != ACCURACY.name:
         try:

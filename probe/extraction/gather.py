@@ -124,6 +124,7 @@ class Shards:
         if self.store.recipe["dtype"] == "int8":
             for position, layer in enumerate(self.layers, start=len(self.layers)):
                 scales[layer] = [item.rows[position] for item in pieces]
+        decoders = sorted({item.sound.decoder for item in pieces} - {""})
         content = ShardContent(
             keys=[item.utterance.key for item in pieces],
             audio_sha256=[item.sound.sha256 for item in pieces],
@@ -133,7 +134,7 @@ class Shards:
                 column: [item.utterance.label(column) for item in pieces] for column in self.columns
             },
             recipe=self.store.recipe,
-            environment=self.environment,
+            environment={**self.environment, **({"decoders": decoders} if decoders else {})},
             part=part,
             ctc_texts=[item.text for item in pieces] if has_ctc else None,
         )

@@ -1,10 +1,13 @@
 """Formats of the extra ``[ffmpeg]``: the same audio and the same excerpts through the same door."""
 
 import io
+import json
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
+import soundfile
 from hostile import speechlike
 
 from probe.data import ffmpeg
@@ -13,6 +16,8 @@ from probe.data.excerpts import Excerpt
 from probe.data.guarded_decoding import Decoder
 from probe.data.recordings import Recordings
 from probe.errors import UtteranceError
+from probe.extraction.extract import extract
+from probe.files import read_json
 
 av = pytest.importorskip("av", reason="m4a, mp4, webm, wma: pip install layerprobe[ffmpeg]")
 
@@ -109,6 +114,22 @@ def test_two_audio_streams_are_refused_with_what_to_do(tmp_path: Path) -> None:
     path.write_bytes(encoded("a.mp4", speechlike(1, 44_100), n_streams=2))
     with pytest.raises(UtteranceError, match=r"2 audio streams; expected one\. Write the one that"):
         load_audio(path, 16_000)
+
+
+def test_shards_name_the_decoder_of_their_audio_and_the_recipe_does_not(tmp_path: Path) -> None:
+    sound = speechlike(1, 16_000)
+    (tmp_path / "a.m4a").write_bytes(encoded("a.m4a", sound))
+    soundfile.write(tmp_path / "b.wav", sound, 16_000)
+    environments, recipes = [], set()
+    for name in ("a.m4a", "b.wav"):
+        (tmp_path / "corpus.csv").write_text(f"path\n{name}\n")
+        store = extract("mfcc", tmp_path / "corpus.csv", tmp_path / name[0]).store
+        with h5py.File(next(store.glob("shard-*.h5"))) as shard:
+            environments.append(json.loads(shard.attrs["environment"]))
+        recipes.add(read_json(store / "recipe.json")["sha256"])
+    (decoder,) = environments[0].pop("decoders")
+    assert decoder.startswith(f"PyAV {av.__version__}, libavcodec ")
+    assert environments[0] == environments[1] and len(recipes) == 1
 
 
 def test_without_the_extra_the_message_names_it(

@@ -46,6 +46,10 @@ def test_a_normaliser_is_named_with_its_version_and_that_of_its_library() -> Non
     assert NORMALISERS["english"].label == "english 1"
 
 
+def test_the_english_normaliser_leaves_periods_of_an_ellipsis_as_the_library_does() -> None:
+    assert [NORMALISERS["english"](text) for text in ("6.", "6...", "6…")] == ["6", "6 .", "6 .."]
+
+
 UPPER, SENTENCE, LOWER = "HELLO THERE OLD FRIEND", "Hello there, old friend.", "hello there"
 
 

@@ -207,15 +207,15 @@ def test_an_interrupted_run_goes_on_within_a_fold(
     name = task(world, "classify", **QUICK, budgets=["12"], folds="session")
     arguments = ("planted", world / "corpus.csv", world / "features")
     whole = run(name, *arguments, tmp_path / "a").records
-    searched, search = [0], classify._search
+    searched, search = [0], classify.fit_strengths
 
-    def interrupted(*given: Any) -> Any:
+    def interrupted(*given: Any, **how: Any) -> Any:
         searched[0] += 1
         if searched[0] == 9:
             raise KeyboardInterrupt
-        return search(*given)
+        return search(*given, **how)
 
-    monkeypatch.setattr(classify, "_search", interrupted)
+    monkeypatch.setattr(classify, "fit_strengths", interrupted)
     with pytest.raises(KeyboardInterrupt):
         run(name, *arguments, tmp_path / "b")
     records = run(name, *arguments, tmp_path / "b").records

@@ -1,6 +1,7 @@
 """Adding a kind is adding one object: a toy kind with a toy metric, from a task file to a table."""
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -142,3 +143,12 @@ def test_nothing_that_is_no_kind_is_found(folder: Path) -> None:
     assert {"classify", "frames", "shift", "toy", "transcribe", "verify"} <= set(kinds())
     assert set(kinds()) - {"toy"} < files
     assert load_corpus(folder / "corpus.csv").utterances
+
+
+def test_the_help_of_label_names_every_kind_that_has_this_key() -> None:
+    text = " ".join(
+        CliRunner().invoke(cli, ["run", "--help"], env={"COLUMNS": "300"}).stdout.split()
+    )
+    named = re.search(r"Manifest column to predict \((.*?)\)", text)
+    own = [name for name, kind in kinds().items() if "label" in kind.settings.model_fields]
+    assert named and sorted(named[1].split(", ")) == sorted([*own, "shift"])

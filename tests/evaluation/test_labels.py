@@ -15,6 +15,7 @@ from tones import write_tones
 from probe.data.label_budgets import Budget, in_drawn_order, within_budget
 from probe.errors import ProbeError
 from probe.evaluation.kinds.classify import drawn_labels
+from probe.evaluation.linear_search import best_for_codes, best_of
 from probe.evaluation.tasks import open_task
 from probe.extraction.extract import extract
 from probe.extraction.settings import Running, Storing
@@ -421,20 +422,10 @@ def test_types_that_cannot_be_are_refused_or_left_out(
         run(task, "planted", manifest, tmp_path / "features", tmp_path / "results")
 
 
-def test_a_code_is_paid_by_probabilities_and_picks_its_strength_by_them(
-    records: list[Record],
-) -> None:
-    from probe.evaluation.linear_search import Search, search_strengths
-
-    generator = np.random.default_rng(0)
-    labels = generator.integers(3, size=300)
-    rows = generator.standard_normal((3, 40))[labels] * 0.4 + generator.standard_normal((300, 40))
-    found = search_strengths(
-        *(rows[:60], labels[:60], rows[60:], labels[60:]),  # type: ignore[arg-type]
-        Search(strengths=[1e-4, 1e-3, 1e-2, 1e-1, 1.0]),
-    )
-    entropies = {entry["l2"]: entry["dev_cross_entropy"] for entry in found.search}
-    assert found.for_codes().l2 == min(entropies, key=lambda l2: entropies[l2])
+def test_a_code_is_paid_by_probabilities_and_picks_its_strength_by_them() -> None:
+    right = {"dev_accuracy": 0.9, "dev_cross_entropy": 0.5}
+    sure = {"dev_accuracy": 0.8, "dev_cross_entropy": 0.3}
+    assert (best_of([right, sure]), best_for_codes([right, sure])) == (0, 1)
 
 
 @pytest.mark.parametrize(

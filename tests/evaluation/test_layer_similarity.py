@@ -473,6 +473,7 @@ def test_tables_and_maps_are_rebuilt_from_the_files_alone(
         ("[]", "not a file that `probe similarity` wrote"),
         ('{"format": 1}', r"not a file that `probe similarity` wrote \(KeyError"),
         ('{"format": 2}', "format 2; this version reads 1"),
+        ('{"format": 1, "corpus": "\\ud800"}', "not a file that .*surrogates not allowed"),
     ],
 )
 def test_a_foreign_file_is_refused_by_name(tmp_path: Path, text: str, message: str) -> None:

@@ -135,9 +135,17 @@ def test_one_tag_for_each_utterance_is_a_task_of_classes(
 @pytest.mark.parametrize(
     ("label", "column", "message"),
     [
-        ("tags", ["a;;b", *TAGS[1:]], r"tags of train0.wav is 'a;;b', which has an empty tag"),
+        (
+            "tags",
+            ["a;;b", *TAGS[1:]],
+            r"csv line 2: tags of train0.wav is 'a;;b', which has an empty",
+        ),
         ("tags", ["none;a", *TAGS[1:]], r"tags of train0.wav is 'none;a'; 'none' says"),
-        ("tags", [*TAGS[:-1], "sad"], r"test: test119.wav has the tag sad, which no training"),
+        (
+            "tags",
+            [*TAGS[:-1], "sad"],
+            r"line 481: tags of test119.wav is 'sad'; no training row has",
+        ),
         ("tags", ["none"] * N, "tags is the same in all 240 training rows"),
         ("tags", [*TAGS[:240], *["none"] * 240], "none of the 120 dev rows has a tag"),
         ("tags,other", ["1.5"] + ["1"] * (N - 1), r"tags of train0.wav is '1.5'; expected a numb"),

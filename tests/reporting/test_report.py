@@ -4,6 +4,7 @@ import base64
 import hashlib
 import json
 import math
+import os
 import re
 import shlex
 from collections.abc import Callable, Iterator
@@ -20,7 +21,7 @@ from test_tables import crossing, curve, frame, plain, record
 
 import probe
 from probe.cli import cli
-from probe.records import Record, outcomes_path, write_records
+from probe.records import Record, outcomes_path, read_records, write_records
 from probe.reporting.report.page import content, page, write_report
 from probe.reporting.report.summary import answers, headline, near_chance
 from probe.reporting.report.utterances import WORST, error_rows, outcome_faults
@@ -57,7 +58,6 @@ HOSTILE = [
     "\u202egnp.exe",
     "line\u2028end\u2029and\nmore\r\n",
     "nul\0 bell\a esc\x1b[31m",
-    "lone \ud800 half",
     "$(touch x); `id` | rm -rf *",
     "x" * 300,
     "שלום עולם مرحبا",
@@ -619,9 +619,26 @@ def test_outcomes_without_records_are_left_out_and_damaged_ones_are_named(
     )
     (tmp_path / "outcomes" / "other.jsonl").write_text("no JSON")
     assert len(error_rows([tmp_path])) == 1
-    (tmp_path / "outcomes" / "a.jsonl").write_text('{"layer": "1"')
-    assert error_rows([tmp_path]) == []
-    assert re.search(r"a.jsonl line 1: no outcome .* give --no-outcomes", caplog.text)
+    for damaged in ('{"layer": "1"', '{"layer": "\\ud800"}'):
+        caplog.clear()
+        (tmp_path / "outcomes" / "a.jsonl").write_text(damaged)
+        assert error_rows([tmp_path]) == []
+        assert re.search(r"a.jsonl line 1: no outcome .* give --no-outcomes", caplog.text)
+
+
+def test_records_in_a_folder_whose_name_is_not_utf_8_are_reported(tmp_path: Path) -> None:
+    folder = tmp_path / os.fsdecode(b"t\xe9")
+    try:
+        folder.mkdir()
+    except OSError:
+        pytest.skip("the file system has names in UTF-8 only")
+    records = [
+        item for seed in (0, 1) for item in asked("org/a", "words", [0.5, 0.9, 0.7], seed=seed)
+    ]
+    lines = [{"key": "a", "label": "x", "predicted": "y"}]
+    outcomes_beside(folder, records, lines)
+    data = content(read_records(folder), [folder])
+    assert data["n_records"] == len(records) and data["errors"]["key"] == ["a"]
 
 
 def test_outcomes_of_other_records_are_not_shown_but_named(

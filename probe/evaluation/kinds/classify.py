@@ -30,28 +30,17 @@ Beside every layer:
 import logging
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field, ValidationInfo, field_validator
 
 from probe.brief import counted
-from probe.data.corpus import Utterance
-from probe.data.intervals import LabelledInterval
 from probe.data.label_budgets import Budget, in_drawn_order
 from probe.data.time_labels.files import TIER
-from probe.errors import ProbeError, listed
-from probe.evaluation.dataset import (
-    Features,
-    Problem,
-    Score,
-    block_of,
-    layer_sum,
-    refuse_empty,
-    shuffled,
-)
+from probe.errors import listed
+from probe.evaluation.dataset import Features, Problem, Score, block_of
 from probe.evaluation.kind import (
     AtLeastOne,
     Kind,
@@ -61,39 +50,22 @@ from probe.evaluation.kind import (
     Several,
     TimeLabelSettings,
 )
-from probe.evaluation.labelled_rows import LabelledRows, labelled_rows
-from probe.evaluation.linear_search import (
-    Chosen,
-    Search,
-    best_of,
-    log_odds,
-    on_dev,
-    search_strengths,
-)
-from probe.evaluation.questions import Answers, budgets
+from probe.evaluation.kinds.class_rows import OF_CLASSES, OF_TWO_CLASSES, ClassRows, class_rows
+from probe.evaluation.linear_search import best_for_codes, log_odds, on_dev
 from probe.evaluation.tasks import Task
+from probe.evaluation.utterance_probes import Question, UtteranceProbes
 from probe.heads.linear.codelength import FRACTIONS, online_code
-from probe.heads.linear.linear_probe import Solving
+from probe.heads.linear.linear_probe import Solving, fit_strengths
 from probe.heads.linear.rows import Standardizer
-from probe.heads.linear.weighted_sum import MOST_STEPS, fit_weighted, logistic_head
+from probe.heads.linear.weighted_sum import logistic_head
 from probe.measures.block_sums import class_counts
 from probe.measures.counts import Counts, amount_counts, ratio_counts, trial_counts
-from probe.measures.metrics import ACCURACY, AUC, CODELENGTH, EER, MACRO_F1, UAR, metric_of
+from probe.measures.metrics import ACCURACY, CODELENGTH, metric_of
 from probe.records import NO_LAYER, hashed_block
-from probe.store.views import row_width
 
 log = logging.getLogger("probe")
 
-LONGEST_SHOWN = 40
-MOST_NUMBERS = 20  # whole numbers that are names of classes, such as digits or grades
-BINS = (
-    'Kind regress predicts numbers: use the task age-regress with --label, or kind = "regress" in '
-    "a task of your own. To classify, put the numbers into a few bins, such as low, middle and "
-    "high, in another column, and name that one."
-)
 HEAD = "linear"
-OF_CLASSES = (ACCURACY.name, UAR.name, MACRO_F1.name)
-OF_TWO_CLASSES = (AUC.name, EER.name)
 
 
 class Settings(TimeLabelSettings, ProjectedSettings):
@@ -147,50 +119,13 @@ class Settings(TimeLabelSettings, ProjectedSettings):
         return self.label
 
 
-@dataclass(frozen=True)
-class Rows(LabelledRows):
-    """The rows of a task with their labels.
-
-    Attributes:
-        impossible: test set -> why it cannot be scored.
-        classes: of training, sorted.
-    """
-
-    labels: list[str]
-    impossible: dict[str, str]
-    classes: list[str]
-
-    @cached_property
-    def known(self) -> list[str]:
-        """The classes of all rows, sorted."""
-        return sorted({*self.labels})
-
-    @cached_property
-    def trained(self) -> frozenset[str]:
-        """The classes of training."""
-        return frozenset(self.classes)
-
-
-@dataclass(frozen=True)
-class Question:
-    """Labels to learn, and which training rows may be learnt from.
-
-    Attributes:
-        labels: of all rows.
-        chosen: positions of training rows; all where None.
-        sends_labels: whether the question is what the training labels cost as a code.
-    """
-
-    labels: Sequence[str]
-    control: str = ""
-    budget: str = ""
-    chosen: list[int] | None = None
-    sends_labels: bool = False
+class Code(Question):
+    """What the training labels cost as a code."""
 
     @property
     def name(self) -> str:
-        """Different for each question."""
-        return f"{self.control} {self.budget}{'code' * self.sends_labels}"
+        """See `Question`."""
+        return "code"
 
 
 def run(task: Task[Settings], problem: Problem, features: Features) -> Iterator[Score]:
@@ -201,33 +136,54 @@ def run(task: Task[Settings], problem: Problem, features: Features) -> Iterator[
             not have.
     """
     settings = task.settings
-    rows = _rows(task, problem)
-    if "majority" in settings.controls:
-        yield from _majority(settings, rows)
-    questions = _questions(task, problem, features, rows)
-    if settings.online_code:
-        questions.append(Question(rows.labels, sends_labels=True))
-    n_strengths = len(settings.l2)
-
-    def score(question: Question, layer: str, values: np.ndarray) -> Iterator[Score]:
-        if question.sends_labels:
-            yield _codelength(task, problem, rows, values, layer)
-            return
-        chosen = _search(problem, rows, question, values, _search_of(settings, problem))
-        common = _common(settings, rows, question) | _of_probe(chosen.search, chosen.probe)
-        answer = _answer(rows, chosen.probe, values)
-        yield from _scores(settings, common | {"layer": layer}, rows, question, answer)
-        problem.progress.step(n_strengths)
-
-    answers = Answers(
-        questions,
-        name=lambda question: question.name,
-        n_steps=lambda one: n_strengths * (len(FRACTIONS) - 1 if one.sends_labels else 1),
-        read=lambda layer: features.read(layer, rows.utterances).values.astype(np.float64),
-        score=score,
-        sum_steps=n_strengths * MOST_STEPS if settings.weighted and settings.standardize else 0,
-        score_sum=lambda: _weighted(task, problem, features, rows),
+    rows = class_rows(task, problem)
+    labels, n_strengths = rows.labels, len(settings.l2)
+    solving = Solving(device=problem.device, class_weight=settings.class_weight)
+    probes = UtteranceProbes(
+        task=task,
+        problem=problem,
+        features=features,
+        rows=rows,
+        head=HEAD,
+        metric=settings.metric,
+        fit=lambda values, truth: fit_strengths(
+            *(values, truth, settings.l2, settings.standardize, solving),
+            tick=lambda: problem.progress.step(0),
+        ),
+        sum_head=lambda _: logistic_head(solving),
+        on_dev=lambda probe, values, truth: on_dev(probe, values, truth, settings.metric),
+        scores=lambda fields, question, probe, values: _scores(
+            settings, fields, rows, question, _answer(rows, probe, values)
+        ),
+        n_steps=n_strengths,
     )
+    if "majority" in settings.controls:
+        question = Question(labels, control="majority")
+        fields = probes.fields(question) | {"layer": NO_LAYER}
+        yield from _scores(settings, fields, rows, question, _majority(rows))
+    questions = [Question(labels)]
+    if "shuffled" in settings.controls:
+        questions.append(probes.shuffled(labels))
+    questions += _types(task, problem, rows)
+    questions += probes.budgets(
+        *(labels, lambda some: "fewer than two classes" if len({*some}) < 2 else ""),
+        classes=labels[rows.train].tolist(),
+    )
+    answers = probes.answers(questions)
+    if settings.online_code:
+
+        def score(question: Question, layer: str, values: np.ndarray) -> Iterator[Score]:
+            if isinstance(question, Code):
+                yield _codelength(task, problem, rows, values, layer)
+            else:
+                yield from probes.of_layer(question, layer, values)
+
+        answers = replace(
+            answers,
+            questions=[*questions, Code(labels)],
+            n_steps=lambda one: n_strengths * (len(FRACTIONS) - 1 if isinstance(one, Code) else 1),
+            score=score,
+        )
     yield from answers.scores(problem, features.layers)
 
 
@@ -237,130 +193,22 @@ def check(task: Task[Settings], problem: Problem) -> None:
     Raises:
         ProbeError: see `run`.
     """
-    _rows(task, problem)
+    class_rows(task, problem)
 
 
-def _rows(task: Task[Settings], problem: Problem) -> Rows:
-    """What is trained on and scored.
-
-    Raises:
-        ProbeError: see `run`.
-    """
-    column, metric = task.settings.label, task.settings.metric
-    rows = labelled_rows(task.name, problem, column, [*filter(None, [task.settings.types])])
-    train, dev = rows.utterances[rows.train], rows.utterances[rows.dev]
-    tests = {name: rows.utterances[place] for name, place in rows.tests.items()}
-    classes = sorted({item.label(column) for item in train})
-    if len(classes) < 2:
-        raise ProbeError(
-            f"{task.name}: all training rows have {column} {classes[0]!r}; expected two classes "
-            "or more."
-        )
-    if metric in OF_TWO_CLASSES and len(classes) > 2:
-        raise ProbeError(
-            f"{task.name}: metric {metric} is of two classes, and {column} has {len(classes)} in "
-            f"training ({listed(classes)}). Use uar or macro_f1."
-        )
-    if types := task.settings.types:
-        nameless = [
-            item.key
-            for part in (train, dev, *tests.values())
-            for item in part
-            if not item.label(types)
-        ]
-        if nameless:
-            raise ProbeError(
-                f"{task.name}: types: {len(nameless)} utterances have no {types} "
-                f"({listed(nameless, 3)}). Fill the column, or leave types out."
-            )
-    impossible = {
-        name: reason
-        for name, part in tests.items()
-        if (reason := _impossible(classes, part, column))
-    }
-    refused, parts = {"dev": _impossible(classes, dev, column)}, {"dev": dev}
-    if impossible and problem.strict:
-        name, refused["test"] = next(iter(impossible.items()))
-        refuse_empty(task.name, column, {"test": (problem.tests[name], tests[name])})
-        parts["test"] = tests[name]
-    for split, reason in refused.items():
-        if reason:
-            raise ProbeError(
-                f"{task.name}: {split}: {reason}. {_remedy(classes, parts[split], column)}"
-            )
-    if _are_numbers(classes):
-        log.warning(
-            "%s: the values of %s are numbers, and each of the %d is a class of its own. %s",
-            *(task.name, column, len(classes), BINS),
-        )
-    labels = [item.label(column) for item in rows.utterances]
-    parts_of_rows = (rows.utterances, rows.train, rows.dev, rows.tests, rows.excluded)
-    return Rows(*parts_of_rows, labels, impossible, classes)
-
-
-def _impossible(classes: Sequence[str], rows: Sequence[Utterance], column: str) -> str:
-    """Why these rows cannot be scored by a probe of ``classes``; empty where they can."""
-    if not rows:
-        return f"no rows with {column}"
-    if isinstance(rows[0], LabelledInterval):
-        return ""  # words and phones are an open set: those that training lacks count as errors
-    unseen = sorted({item.label(column) for item in rows} - set(classes))
-    names = listed(
-        [name if len(name) <= LONGEST_SHOWN else f"{name[:LONGEST_SHOWN]}…" for name in unseen]
+def _types(task: Task[Settings], problem: Problem, rows: ClassRows) -> list[Question]:
+    """The control of types, if there is one."""
+    if not (column := task.settings.types):
+        return []
+    types = [item.label(column) for item in rows.utterances]
+    drawn = drawn_labels(types, rows.labels[rows.train].tolist(), problem.seed)
+    if len(set(drawn[rows.train])) > 1:
+        return [Question(np.array(drawn), control="types")]
+    log.warning(
+        "%s: control types: all types drew one label; it needs more of them, or another seed",
+        task.name,
     )
-    return f"{column} {names} not in training" if unseen else ""
-
-
-def _remedy(classes: Sequence[str], rows: Sequence[Utterance], column: str) -> str:
-    """What to do about labels that training does not have."""
-    if _are_numbers([*classes, *(item.label(column) for item in rows)]):
-        return f"These labels are numbers, and each of them is a class of its own. {BINS}"
-    return "Give these labels training rows, or take their rows out."
-
-
-def _are_numbers(labels: Sequence[str]) -> bool:
-    """Whether labels are values on a scale: numbers with fractions, or more whole ones than
-    `MOST_NUMBERS`.
-    """
-    try:
-        values = {float(label) for label in labels}
-    except ValueError:
-        return False
-    return len(values) > MOST_NUMBERS or not all(value.is_integer() for value in values)
-
-
-def _questions(
-    task: Task[Settings], problem: Problem, features: Features, rows: Rows
-) -> list[Question]:
-    """The task itself, its controls, its budgets."""
-    questions = [Question(rows.labels)]
-    train = rows.utterances[rows.train]
-    labels = rows.labels[rows.train]
-    if "shuffled" in task.settings.controls:
-        dev = shuffled(rows.labels[rows.dev], problem.seed)
-        rest = rows.labels[rows.dev.stop :]
-        questions.append(
-            Question([*shuffled(labels, problem.seed), *dev, *rest], control="shuffled")
-        )
-    if column := task.settings.types:
-        types = [item.label(column) for item in rows.utterances]
-        drawn = drawn_labels(types, labels, problem.seed)
-        if len(set(drawn[rows.train])) > 1:
-            questions.append(Question(drawn, control="types"))
-        else:
-            log.warning(
-                "%s: control types: all types drew one label; it needs more of them, or another "
-                "seed",
-                task.name,
-            )
-    paid = budgets(
-        *(task, problem, features, train, labels),
-        lacks=lambda chosen: (
-            "fewer than two classes" if len({labels[i] for i in chosen}) < 2 else ""
-        ),
-    )
-    questions += [Question(rows.labels, budget=budget, chosen=chosen) for budget, chosen in paid]
-    return questions
+    return []
 
 
 def drawn_labels(types: Sequence[str], labels: Sequence[str], seed: int) -> list[str]:
@@ -376,54 +224,6 @@ def drawn_labels(types: Sequence[str], labels: Sequence[str], seed: int) -> list
     return [drawn[name] for name in types]
 
 
-def _search_of(settings: Settings, problem: Problem) -> Search:
-    """How the probes of a task are searched for."""
-    return Search(
-        strengths=settings.l2,
-        standardize=settings.standardize,
-        metric=settings.metric,
-        solving=_solving(settings, problem),
-    )
-
-
-def _solving(settings: Settings, problem: Problem) -> Solving:
-    return Solving(device=problem.device, class_weight=settings.class_weight)
-
-
-def _search(
-    problem: Problem, rows: Rows, question: Question, values: np.ndarray, search: Search
-) -> Chosen:
-    """The probe of one question that dev picks, from (row, dim) of all rows."""
-    train, labels = values[rows.train], question.labels[rows.train]
-    if question.chosen is not None:
-        train, labels = train[question.chosen], [labels[i] for i in question.chosen]
-    return search_strengths(
-        train,
-        labels,
-        values[rows.dev],
-        question.labels[rows.dev],
-        search,
-        lambda: problem.progress.step(0),
-    )
-
-
-def _common(settings: Settings, rows: Rows, question: Question) -> dict[str, Any]:
-    """What all scores of a question share."""
-    n_train = len(rows.labels[rows.train]) if question.chosen is None else len(question.chosen)
-    return {
-        "select_by": settings.metric,
-        "head": HEAD,
-        "control": question.control,
-        "budget": question.budget,
-        "n_train": n_train,
-        "excluded": rows.excluded,
-    }
-
-
-def _of_probe(search: list[dict[str, Any]], probe: Any) -> dict[str, Any]:
-    return {"search": search, "chosen": {"l2": probe.l2}}
-
-
 @dataclass(frozen=True)
 class Answer:
     """What a probe says of all rows.
@@ -437,12 +237,12 @@ class Answer:
     scores: np.ndarray | None
 
 
-def _answer(rows: Rows, probe: Any, values: Any) -> Answer:
+def _answer(rows: ClassRows, probe: Any, values: Any) -> Answer:
     predicted = [str(guess) for guess in probe.predict(values)]
     return Answer(predicted, log_odds(probe, values) if len(rows.classes) == 2 else None)
 
 
-def _metrics(settings: Settings, rows: Rows) -> list[str]:
+def _metrics(settings: Settings, rows: ClassRows) -> list[str]:
     """The metrics that are recorded, the one that chooses first."""
     if settings.metric == ACCURACY.name:
         return [ACCURACY.name]
@@ -451,11 +251,10 @@ def _metrics(settings: Settings, rows: Rows) -> list[str]:
 
 
 def _scores(
-    settings: Settings, common: dict[str, Any], rows: Rows, question: Question, answer: Answer
+    settings: Settings, common: dict[str, Any], rows: ClassRows, question: Question, answer: Answer
 ) -> Iterator[Score]:
     """On dev and on each test set, from the answers for all rows."""
-    places = [("dev", "", rows.dev), *(("test", *item) for item in rows.tests.items())]
-    for split, test, place in places:
+    for split, test, place in rows.scored:
         why = rows.impossible.get(test, "") if split == "test" else ""
         is_real = question.control in ("", "majority")
         unseen = _unseen(settings, rows, place) if is_real else ""
@@ -475,9 +274,9 @@ def _scores(
                 yield _score(settings, about, rows, question, place, answer)
 
 
-def _unseen(settings: Settings, rows: Rows, place: slice) -> str:
+def _unseen(settings: Settings, rows: ClassRows, place: slice) -> str:
     """A note on labels that training does not have, which only intervals may have."""
-    unseen = [label for label in rows.labels[place] if label not in rows.trained]
+    unseen = [label for label in rows.labels[place].tolist() if label not in rows.trained]
     names = sorted({hashed_block(name) if settings.label == "speaker" else name for name in unseen})
     return (
         f"{counted(len(unseen), 'interval')} with labels that training does not have: "
@@ -490,12 +289,12 @@ def _unseen(settings: Settings, rows: Rows, place: slice) -> str:
 def _score(
     settings: Settings,
     about: dict[str, Any],
-    rows: Rows,
+    rows: ClassRows,
     question: Question,
     place: slice,
     answer: Answer,
 ) -> Score:
-    labels, guesses = question.labels[place], answer.predicted[place]
+    labels, guesses = question.labels[place].tolist(), answer.predicted[place]
     outcomes: list[dict[str, Any]] = []
     if about["metric"] == settings.metric:
         outcomes = [
@@ -510,10 +309,16 @@ def _score(
 
 
 def _counts(
-    settings: Settings, metric: str, rows: Rows, question: Question, place: slice, answer: Answer
+    settings: Settings,
+    metric: str,
+    rows: ClassRows,
+    question: Question,
+    place: slice,
+    answer: Answer,
 ) -> Counts | None:
     """The counts of a metric; None where it is undefined."""
-    blocks, labels, guesses = rows.blocks[place], question.labels[place], answer.predicted[place]
+    blocks, guesses = rows.blocks[place], answer.predicted[place]
+    labels = question.labels[place].tolist()
     if metric == ACCURACY.name:
         correct = [int(label == guess) for label, guess in zip(labels, guesses, strict=True)]
         return ratio_counts(blocks, correct, [1] * len(correct))
@@ -529,40 +334,37 @@ def _counts(
     return counts
 
 
-def _majority(settings: Settings, rows: Rows) -> Iterator[Score]:
-    """What always saying the most frequent training label gives; the first in order among equally
-    frequent ones.
-    """
-    frequency = Counter(sorted(rows.labels[rows.train]))
-    question = Question(rows.labels, control="majority")
+def _majority(rows: ClassRows) -> Answer:
+    """The most frequent training label, always; the first in order among equally frequent ones."""
+    frequency = Counter(sorted(rows.labels[rows.train].tolist()))
     predicted = [frequency.most_common(1)[0][0]] * len(rows.labels)
-    answer = Answer(predicted, np.zeros(len(predicted)))
-    common = _common(settings, rows, question) | {"layer": NO_LAYER}
-    yield from _scores(settings, common, rows, question, answer)
+    return Answer(predicted, np.zeros(len(predicted)))
 
 
 def _codelength(
-    task: Task[Settings], problem: Problem, rows: Rows, values: np.ndarray, layer: str
+    task: Task[Settings], problem: Problem, rows: ClassRows, values: np.ndarray, layer: str
 ) -> Score:
     """What the training labels cost, sent in drawn order."""
     train = rows.utterances[rows.train]
     order = np.array(in_drawn_order([item.key for item in train], problem.seed))
-    labels = [rows.labels[rows.train][i] for i in order]
-    settings = task.settings
+    labels, settings = rows.labels[rows.train][order], task.settings
     if settings.standardize:
         scaler = Standardizer.of(values[rows.train])
         values = (values - scaler.mean) / scaler.scale  # in float64, as they are
 
     def learn(known: np.ndarray, sent: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        question = Question(rows.labels, chosen=order[known].tolist())
-        search = Search(
-            strengths=settings.l2, standardize=False, solving=Solving(device=problem.device)
+        probes = fit_strengths(
+            *(values[rows.train][order[known]], labels[known], settings.l2),
+            standardize=False,
+            solving=Solving(device=problem.device),
+            tick=lambda: problem.progress.step(0),
         )
-        probe = _search(problem, rows, question, values, search).for_codes()
+        dev = (values[rows.dev], rows.labels[rows.dev])
+        probe = probes[best_for_codes([on_dev(probe, *dev) for probe in probes])]
         problem.progress.step(len(settings.l2))
         return probe.classes_, probe.predict_log_proba(values[rows.train][order[sent]])
 
-    portions = online_code(labels, learn)
+    portions = online_code(labels.tolist(), learn)
     bits = np.concatenate([portion.bits for portion in portions])
     curve = [
         {"n_train": portion.n_train, "n": len(portion.bits), "bits": float(portion.bits.sum())}
@@ -583,32 +385,6 @@ def _codelength(
         excluded=rows.excluded,
         note=f"{n_classes} classes: {np.log2(n_classes):.2f} bits by the uniform code",
     )
-
-
-def _weighted(
-    task: Task[Settings], problem: Problem, features: Features, rows: Rows
-) -> Iterator[Score]:
-    """Scores of a learned sum of layers of one width; none where there is no such sum."""
-    widths = {
-        layer: features.fitting.width or row_width(features.store.layers[layer], features.view)
-        for layer in features.layers
-    }
-    n_rows = len(rows.utterances)
-    summed = layer_sum(task.name, features, widths, n_rows, problem.memory_bytes)
-    if summed is None:
-        return
-    question = Question(rows.labels)
-    of_sum = [features.read(layer, rows.utterances).values for layer in summed.layers]
-    train = [values[rows.train] for values in of_sum]
-    settings, labels = task.settings, rows.labels[rows.train]
-    head = logistic_head(_solving(settings, problem))
-    probes = fit_weighted(train, labels, settings.l2, head, problem.progress.step)
-    dev = [values[rows.dev] for values in of_sum]
-    search = [on_dev(probe, dev, rows.labels[rows.dev], settings.metric) for probe in probes]
-    best = probes[best_of(search, settings.metric)]
-    common = _common(settings, rows, question) | summed.fields(best.shares)
-    common |= _of_probe(search, best)
-    yield from _scores(settings, common, rows, question, _answer(rows, best, of_sum))
 
 
 KIND = Kind(

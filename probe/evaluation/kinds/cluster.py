@@ -24,8 +24,7 @@ from pydantic import Field
 from probe.data.corpus import Utterance
 from probe.evaluation.dataset import Features, Problem, Score, block_of
 from probe.evaluation.kind import Kind, Main, TimeLabelSettings
-from probe.evaluation.kinds.frames import Labelled, labelled_sets
-from probe.evaluation.kinds.frames import check as check_frames
+from probe.evaluation.kinds.labelled_frames import Labelled, check_labels, labelled_sets
 from probe.evaluation.kinds.row_reader import StoredRows
 from probe.evaluation.questions import Answers
 from probe.evaluation.tasks import Task
@@ -85,15 +84,6 @@ def run(task: Task[Settings], problem: Problem, features: Features) -> Iterator[
     yield from answers.scores(problem, features.layers)
 
 
-def check(task: Task[Settings], problem: Problem) -> None:
-    """Refuses what kind ``frames`` refuses.
-
-    Raises:
-        ProbeError: see `run`.
-    """
-    check_frames(task, problem)
-
-
 def _rows(features: Features, layer: str, item: Labelled, problem: Problem) -> np.ndarray:
     """(row, dim) float32 frames."""
     rows = StoredRows(features, layer, item.chosen, 0, problem.memory_bytes, hold=False)
@@ -147,7 +137,7 @@ KIND = Kind(
     "cluster",
     Settings,
     run,
-    check,
+    check_labels,
     lambda _: Main(HEAD, PNMI.name, PNMI.name, higher_is_better=True),
     metrics=(PNMI.name, PHONE_PURITY.name, CLUSTER_PURITY.name),
     needs=frozenset({"labels"}),

@@ -28,39 +28,17 @@ Controls, which say what of an accuracy is not the layer's doing:
 """
 
 import functools
-import hashlib
-import logging
-import math
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field, ValidationInfo, field_validator
 
-from probe.data.corpus import Utterance
-from probe.data.intervals import NO_INTERVALS, Derivation, Spans
+from probe.data.intervals import Derivation
 from probe.data.label_budgets import UtteranceBudget
-from probe.data.time_labels.derived import (
-    CHANGE,
-    NONSPEECH,
-    SAME,
-    SPEECH,
-    changes,
-    speech_and_nonspeech,
-)
-from probe.errors import ProbeError, listed
-from probe.evaluation.dataset import (
-    Features,
-    Problem,
-    Score,
-    block_of,
-    layer_sum,
-    refuse_empty,
-    shuffled,
-)
-from probe.evaluation.frame_times import first_centre_s
+from probe.data.time_labels.derived import changes, speech_and_nonspeech
+from probe.evaluation.dataset import Features, Problem, Score, block_of, layer_sum
 from probe.evaluation.kind import (
     AtLeastOne,
     Kind,
@@ -70,9 +48,16 @@ from probe.evaluation.kind import (
     Several,
     TimeLabelSettings,
 )
-from probe.evaluation.kinds.row_reader import READ_BYTES, Chosen, StoredRows, in_store_order
+from probe.evaluation.kinds.frame_questions import Question, questions_of, with_budgets
+from probe.evaluation.kinds.labelled_frames import (
+    Labelled,
+    check_labels,
+    labelled_sets,
+    refuse_one_label,
+)
+from probe.evaluation.kinds.row_reader import READ_BYTES, StoredRows
 from probe.evaluation.linear_search import Judged, best_of, entry, judge, judged
-from probe.evaluation.questions import Answers, budgets
+from probe.evaluation.questions import Answers
 from probe.evaluation.tasks import Task
 from probe.heads.ctc.modules import MOST_CONTEXT
 from probe.heads.linear.linear_probe import Solving, fit_strengths
@@ -82,16 +67,12 @@ from probe.measures.counts import Counts, ratio_counts
 from probe.measures.metrics import ACCURACY, UAR
 from probe.records import NO_LAYER
 
-log = logging.getLogger("probe")
-
 METRIC: dict[str, Any] = {
     "metric": ACCURACY.name,
     "higher_is_better": True,
     "select_by": ACCURACY.name,
     "head": "linear",
 }
-FIRST = 0.75  # where the first frame of the grid stands, in steps of it
-ROUNDING = 1e-6  # of steps: centres that are so near to the middle are in the middle
 
 
 class Settings(TimeLabelSettings, ProjectedSettings):
@@ -154,46 +135,6 @@ class Settings(TimeLabelSettings, ProjectedSettings):
         return "frames"
 
 
-@dataclass(frozen=True)
-class Labelled:
-    """The labelled frames of some utterances, those of the grid.
-
-    Rows stand in the order of the store, segments in that of the manifest.
-
-    A segment is an interval that has a row.
-
-    Attributes:
-        chosen: utterances with the frames of the layers that answer for them.
-        owners: (row,) int64, position in ``chosen``.
-        segments: (row,) int64, position in ``labels`` and ``types``.
-        labels, types: (segment,) text.
-    """
-
-    chosen: Sequence[Chosen]
-    owners: np.ndarray
-    segments: np.ndarray
-    labels: Sequence[str]
-    types: Sequence[str]
-
-
-@dataclass(frozen=True)
-class Question:
-    """The task itself or a control: for each set of frames (row,) int64, classes from 0 or -1 for
-    one that training lacks.
-
-    Attributes:
-        notes: set -> what a reader must know.
-        budget: of training labels; empty for all.
-        train: the training frames that a budget pays for; None for all.
-    """
-
-    control: str
-    targets: Mapping[str, np.ndarray]
-    notes: Mapping[str, str]
-    budget: str = ""
-    train: Labelled | None = None
-
-
 def run(task: Task[Settings], problem: Problem, features: Features) -> Iterator[Score]:
     """Scores of every layer, and of the controls, on dev and on each test set.
 
@@ -203,12 +144,12 @@ def run(task: Task[Settings], problem: Problem, features: Features) -> Iterator[
     excluded: Counter[str] = Counter()
     sets = labelled_sets(task, problem, features, excluded)
     classes = sorted(set(sets["train"].labels))
-    _refuse_one(task, classes)
-    questions = list(_questions(task, sets, classes, problem.seed))
+    refuse_one_label(task, classes)
+    questions = list(questions_of(task, sets, classes, problem.seed))
     own = questions[0]
-    questions += _budgets(task, problem, features, sets, own, classes)
+    questions += with_budgets(task, problem, features, sets, own)
     common = {**METRIC, "select_by": task.settings.metric, "excluded": dict(excluded)}
-    yield from _majority(common, sets, own, classes)
+    yield from _majority(common, sets, own)
     settings = task.settings
 
     def stored(layer: str, item: Labelled, hold: bool) -> StoredRows:
@@ -234,52 +175,6 @@ def run(task: Task[Settings], problem: Problem, features: Features) -> Iterator[
         score_sum=lambda: _weighted(task, problem, features, common, sets, own),
     )
     yield from answers.scores(problem, features.layers)
-
-
-def check(task: Task[Any], problem: Problem) -> None:
-    """Refuses, without features, splits in which no utterance has a labelled interval, and a single
-    label.
-
-    Raises:
-        ProbeError: see `run`.
-    """
-    assert problem.intervals is not None
-    spans = problem.intervals.spans
-    rows = {"train": problem.train, "dev": problem.dev} | {
-        f"test {name}": part for name, part in problem.tests.items()
-    }
-    labels = {
-        name: {
-            label
-            for item in part
-            if item.key in spans
-            for label in spans[item.key].labels
-            if not task.settings.ignores(label)
-        }
-        for name, part in rows.items()
-    }
-    _refuse_none(task, problem, {name: (part, [*labels[name]]) for name, part in rows.items()})
-    _refuse_one(task, labels["train"])
-
-
-def _refuse_one(task: Task[Any], classes: Collection[str]) -> None:
-    if len(classes) < 2:
-        raise ProbeError(
-            f"{task.name}: all training frames have the label {min(classes)!r}; expected two "
-            "labels or more."
-        )
-
-
-def _refuse_none(
-    task: Task[Any], problem: Problem, sets: Mapping[str, tuple[Sequence[object], Sequence[object]]]
-) -> None:
-    """Raises where a set has no labelled frames; a test set only where the problem is strict."""
-    needed = {
-        name.strip(): item
-        for name, item in sets.items()
-        if problem.strict or not name.startswith("test")
-    }
-    refuse_empty(task.name, "labelled frames", needed)
 
 
 def _weighted(
@@ -330,241 +225,11 @@ def _weighted(
                 if len(item.owners)
                 else np.zeros(0, bool)
             )
-            note = "; ".join(filter(None, [summed.note, question.notes.get(name, "")]))
-            yield from _scores({**common, "note": note}, name, item, hits)
-
-
-def _budgets(
-    task: Task[Settings],
-    problem: Problem,
-    features: Features,
-    sets: Mapping[str, Labelled],
-    own: Question,
-    classes: Sequence[str],
-) -> Iterator[Question]:
-    """The task with some of the training utterances, which is no more than it has."""
-    whole = sets["train"]
-    utterances = [item.utterance for item in whole.chosen]
-
-    def lacks(positions: list[int]) -> str:
-        segments = _part(whole, positions).segments
-        return "fewer than two labels" if len({whole.labels[i] for i in segments}) < 2 else ""
-
-    keys = [item.key for item in utterances]
-    for budget, paid in budgets(task, problem, features, utterances, keys, lacks):
-        train = _part(whole, paid)
-        targets = {**own.targets, "train": _codes(train.labels, classes)[train.segments]}
-        yield Question("", targets, own.notes, budget, train)
-
-
-def _part(item: Labelled, positions: Sequence[int]) -> Labelled:
-    """Some of the utterances of ``item``."""
-    rows = np.isin(item.owners, positions)
-    owners = np.searchsorted(np.array(positions, np.int64), item.owners[rows])
-    return replace(
-        item,
-        chosen=[item.chosen[i] for i in positions],
-        owners=owners,
-        segments=item.segments[rows],
-    )
-
-
-def labelled_sets(
-    task: Task[Any], problem: Problem, features: Features, excluded: Counter[str]
-) -> dict[str, Labelled]:
-    """``train``, ``dev`` and ``test`` with the name of each test set -> its frames.
-
-    Raises:
-        ProbeError: none in a split (in a test set: where the problem is strict).
-    """
-    most = task.settings.max_frames
-    splits = {"train": (problem.train, excluded, most), "dev": (problem.dev, excluded, 0)}
-    splits |= {
-        f"test {name}": (problem.tests[name], tally, 0)
-        for name, tally in problem.tallies(excluded).items()
-    }
-    sets = {
-        name: _labelled(utterances, task, problem, features, tally, most_here)
-        for name, (utterances, tally, most_here) in splits.items()
-    }
-    _refuse_none(
-        task, problem, {name: (splits[name][0], item.chosen) for name, item in sets.items()}
-    )
-    return sets
-
-
-def _labelled(
-    utterances: Sequence[Utterance],
-    task: Task[Any],
-    problem: Problem,
-    features: Features,
-    excluded: Counter[str],
-    most: int,
-) -> Labelled:
-    """The frames of these utterances that have a label, at most ``most`` of them (0: all), drawn at
-    random.
-    """
-    assert problem.intervals is not None
-    spans, step_s = problem.intervals.spans, task.settings.grid_ms / 1000
-    known = [item for item in utterances if item.key in spans]
-    excluded[NO_INTERVALS] += len(utterances) - len(known)
-    grids_s = [_grid_s(spans[item.key], features.of(item).duration_s, step_s) for item in known]
-    places: list[np.ndarray] = []  # of each utterance (frame,): the interval it lies in, or -1
-    for item, times_s in zip(known, grids_s, strict=True):
-        intervals = spans[item.key].at(times_s)
-        labels_here = map(task.settings.ignores, spans[item.key].labels)
-        is_ignored = np.array([*labels_here])[intervals] & (intervals >= 0)
-        excluded["frames in no interval"] += int((intervals < 0).sum())
-        excluded["frames with an ignored label"] += int(is_ignored.sum())
-        places.append(np.where(is_ignored, -1, intervals))
-    places = _drawn(places, most, problem.seed, excluded)
-    for reason in [reason for reason, count in excluded.items() if not count]:
-        del excluded[reason]
-    chosen, segments = [], []
-    labels: list[str] = []
-    types: list[str] = []
-    first_s = first_centre_s(features)
-    for item, times_s, intervals in zip(known, grids_s, places, strict=True):
-        rows = np.flatnonzero(intervals >= 0)
-        present, local = np.unique(intervals[rows], return_inverse=True)
-        sound_s = times_s[rows] * features.stores[item.condition].stretch
-        chosen.append(
-            Chosen(item, _nearest(sound_s, first_s, features.hop_s, features.of(item).n_rows))
-        )
-        segments.append(local + len(labels))
-        labels += [spans[item.key].labels[i] for i in present]
-        types += [spans[item.key].types[i] for i in present]
-    order = [i for i in in_store_order(features, known) if len(segments[i])]
-    empty = np.zeros(0, np.int64)
-    owners = np.repeat(np.arange(len(order)), [len(segments[i]) for i in order])
-    return Labelled(
-        [chosen[i] for i in order],
-        owners,
-        np.concatenate([empty, *(segments[i] for i in order)]),
-        labels,
-        types,
-    )
-
-
-def _grid_s(spans: Spans, duration_s: float, step_s: float) -> np.ndarray:
-    """(frame,) seconds of the grid, to the end of the audio and of its intervals."""
-    end_s = max(duration_s, float(spans.ends_s[-1]))
-    return (np.arange(max(0, math.ceil(end_s / step_s - FIRST))) + FIRST) * step_s
-
-
-def _nearest(times_s: np.ndarray, first_s: float, hop_s: float, n_frames: int) -> np.ndarray:
-    """(time,) int64, the nearest of ``n_frames`` centres ``hop_s`` apart; the earlier of two."""
-    return (
-        np.ceil((times_s - first_s) / hop_s - 0.5 - ROUNDING).clip(0, n_frames - 1).astype(np.int64)
-    )
-
-
-def _drawn(
-    places: list[np.ndarray], most: int, seed: int, excluded: Counter[str]
-) -> list[np.ndarray]:
-    """``places`` with all but ``most`` labelled frames at -1."""
-    whole = np.concatenate([np.zeros(0, np.int64), *places])
-    rows = np.flatnonzero(whole >= 0)
-    if not most or len(rows) <= most:
-        return places
-    excluded["frames beyond max_frames"] += len(rows) - most
-    whole[np.random.default_rng([seed, len(rows)]).permutation(rows)[most:]] = -1
-    return np.split(whole, np.cumsum([len(item) for item in places])[:-1])
-
-
-def _questions(
-    task: Task[Settings], sets: Mapping[str, Labelled], classes: Sequence[str], seed: int
-) -> Iterator[Question]:
-    """The task, and the controls that are trained."""
-    truth = {name: _codes(item.labels, classes) for name, item in sets.items()}
-    own = _question(
-        "", sets, truth, {name: _unseen(item, truth[name]) for name, item in sets.items()}
-    )
-    yield own
-    if "shuffled" in task.settings.controls:
-        by_frame = bool(task.settings.derive)
-        permuted = {
-            name: _permuted(truth[name], sets[name].segments, by_frame, seed)
-            for name in ("train", "dev")
-        }
-        yield Question("shuffled", {**own.targets, **permuted}, {})
-    if "types" in task.settings.controls:
-        shares = np.bincount(
-            truth["train"][sets["train"].segments], minlength=len(classes)
-        ).cumsum()
-        drawn = {
-            kind: _draw(kind, shares, seed)
-            for kind in {kind for item in sets.values() for kind in item.types}
-        }
-        targets = {
-            name: np.array([drawn[kind] for kind in item.types], np.int64)
-            for name, item in sets.items()
-        }
-        is_known = {
-            name: np.isin(item.types, sets["train"].types)[item.segments]
-            for name, item in sets.items()
-        }
-        notes = {
-            name: f"{rows.sum()} of {len(rows)} frames are of types that training has"
-            for name, rows in is_known.items()
-        }
-        yield _question("types", sets, targets, notes)
-
-
-def _question(
-    control: str,
-    sets: Mapping[str, Labelled],
-    of_segments: Mapping[str, np.ndarray],
-    notes: Mapping[str, str],
-) -> Question:
-    return Question(
-        control, {name: of_segments[name][item.segments] for name, item in sets.items()}, notes
-    )
-
-
-def _permuted(codes: np.ndarray, segments: np.ndarray, by_frame: bool, seed: int) -> np.ndarray:
-    """(row,) classes at random: one for each (segment,) interval, or for each frame."""
-    if not by_frame:
-        return np.array(shuffled(codes.tolist(), seed))[segments]
-    targets = codes[segments]
-    in_order = np.argsort(segments, kind="stable")  # that of the manifest, whatever the store's
-    targets[in_order] = shuffled(targets[in_order].tolist(), seed)
-    return targets
-
-
-def _codes(labels: Sequence[str], classes: Sequence[str]) -> np.ndarray:
-    """(segment,) int64 positions in ``classes``, -1 for labels that are not there."""
-    position = {name: i for i, name in enumerate(classes)}
-    return np.array([position.get(label, -1) for label in labels], np.int64)
-
-
-def _unseen(item: Labelled, codes: np.ndarray) -> str:
-    """A note on labels that training does not have, which can only be errors."""
-    names = sorted({label for label, code in zip(item.labels, codes, strict=True) if code < 0})
-    n = int((codes[item.segments] < 0).sum())
-    return (
-        f"{n} frames with labels that training does not have: "
-        f"{listed([repr(name) for name in names])}"
-        if n
-        else ""
-    )
-
-
-def _draw(kind: str, shares: np.ndarray, seed: int) -> int:
-    """A class at random, by (class,) cumulated counts; the same whichever other types there are."""
-    digest = hashlib.sha256(f"{seed} {kind}".encode()).digest()
-    return int(
-        np.searchsorted(
-            shares, int.from_bytes(digest[:6], "big") / 2**48 * shares[-1], side="right"
-        )
-    )
+            yield from _scores(common, name, item, question, hits)
 
 
 def _majority(
-    common: Mapping[str, Any],
-    sets: Mapping[str, Labelled],
-    question: Question,
-    classes: Sequence[str],
+    common: Mapping[str, Any], sets: Mapping[str, Labelled], question: Question
 ) -> Iterator[Score]:
     """Scores of the most frequent training label."""
     most = int(np.bincount(question.targets["train"]).argmax())
@@ -573,12 +238,12 @@ def _majority(
         "layer": NO_LAYER,
         "control": "majority",
         "n_train": len(question.targets["train"]),
+        "note": f"always {question.classes[most]!r}",
     }
     for name in sets:
         if name != "train":
-            note = "; ".join(filter(None, [f"always {classes[most]!r}", question.notes[name]]))
             hits = question.targets[name] == most
-            yield from _scores({**fields, "note": note}, name, sets[name], hits)
+            yield from _scores(fields, name, sets[name], question, hits)
 
 
 def _answers(
@@ -603,7 +268,7 @@ def _answers(
         )
         for name in sets:
             if name != "train":
-                yield from _scores({**common, "note": note}, name, sets[name], None)
+                yield from _scores({**common, "note": note}, name, sets[name], question, None)
         return
     probes = fit_strengths(
         rows["train"],
@@ -619,14 +284,12 @@ def _answers(
     search = _search(task, probes, of_dev, question)
     best = best_of(search, task.settings.metric)
     common = {**common, "search": search, "chosen": {"l2": probes[best].l2}}
-    note = question.notes.get("dev", "")
-    yield from _scores({**common, "note": note}, "dev", sets["dev"], of_dev[best][0])
+    yield from _scores(common, "dev", sets["dev"], question, of_dev[best][0])
     for name in sets:
         if name.startswith("test"):
             problem.progress.step(0)
             ((hits, _),) = judged([probes[best]], rows[name].blocks(), question.targets[name])
-            note = question.notes.get(name, "")
-            yield from _scores({**common, "note": note}, name, sets[name], hits)
+            yield from _scores(common, name, sets[name], question, hits)
 
 
 def _solving(task: Task[Settings], problem: Problem) -> Solving:
@@ -647,17 +310,24 @@ def _search(
 
 
 def _scores(
-    common: Mapping[str, Any], name: str, item: Labelled, hits: np.ndarray | None
+    common: Mapping[str, Any],
+    name: str,
+    item: Labelled,
+    question: Question,
+    hits: np.ndarray | None,
 ) -> Iterator[Score]:
     """The scores of a set of frames from (row,) bool; without value for an empty set."""
     split, _, domain = name.partition(" ")
+    notes = filter(None, [common.get("note", ""), question.notes.get(name, "")])
     fields = {**common, "split": split, "test_domain": domain, "n": len(item.owners)}
+    fields["note"] = "; ".join(notes)
     if hits is None or not len(hits):
         note = common["note"] if hits is None else "no labelled frames"
         yield Score(**{**fields, "note": note, "metric": common["select_by"]}, counts=None)
         return
     if common["select_by"] == UAR.name:
-        yield Score(**{**fields, "metric": UAR.name}, counts=_recall_counts(item, hits))
+        counts = _recall_counts(item, question.targets[name], question.classes, hits)
+        yield Score(**{**fields, "metric": UAR.name}, counts=counts)
     correct = np.bincount(item.owners, weights=hits, minlength=len(item.chosen)).astype(np.int64)
     utterances = [(one.utterance, len(one.frames)) for one in item.chosen]
     outcomes = [
@@ -670,11 +340,10 @@ def _scores(
     yield Score(**fields, counts=counts, outcomes=outcomes)
 
 
-def _recall_counts(item: Labelled, hits: np.ndarray) -> Counts:
-    """The confusion of two derived labels; what is no hit is the other one."""
-    pairs = ((CHANGE, SAME), (NONSPEECH, SPEECH))
-    classes = next(list(pair) for pair in pairs if item.labels[0] in pair)
-    truth = _codes(item.labels, classes)[item.segments]
+def _recall_counts(
+    item: Labelled, truth: np.ndarray, classes: Sequence[str], hits: np.ndarray
+) -> Counts:
+    """The confusion of two derived labels, from (row,) classes; what is no hit is the other one."""
     predicted = np.where(hits, truth, 1 - truth)
     blocks = [block_of(one.utterance) for one in item.chosen]
     labels, guesses = ([classes[i] for i in codes] for codes in (truth, predicted))
@@ -685,7 +354,7 @@ KIND = Kind(
     "frames",
     Settings,
     run,
-    check,
+    check_labels,
     lambda settings: Main("linear", settings.metric, settings.metric, higher_is_better=True),
     metrics=(ACCURACY.name, UAR.name),
     needs=frozenset({"labels"}),

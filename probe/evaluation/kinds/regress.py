@@ -18,26 +18,24 @@ Beside every layer:
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from probe.data.label_budgets import UtteranceBudget
-from probe.errors import ProbeError, listed
-from probe.evaluation.dataset import Features, Problem, Score, lacking, layer_sum, shuffled
+from probe.errors import ProbeError, refuse_problems
+from probe.evaluation.dataset import Features, Problem, Score, lacking
 from probe.evaluation.kind import AtLeastOne, Kind, Main, ProjectedSettings, Rate, Several
-from probe.evaluation.labelled_rows import LabelledRows, labelled_rows
-from probe.evaluation.questions import Answers, budgets
+from probe.evaluation.labelled_rows import LabelledRows, cell_of, labelled_rows
 from probe.evaluation.tasks import Task
+from probe.evaluation.utterance_probes import Question, UtteranceProbes
 from probe.heads.linear.ridge import fit_ridge_strengths
-from probe.heads.linear.weighted_sum import MOST_STEPS, fit_weighted, ridge_head
+from probe.heads.linear.weighted_sum import ridge_head
 from probe.measures.block_sums import moment_counts
 from probe.measures.counts import Counts, amount_counts, value_of
 from probe.measures.metrics import CCC, MAE, PEARSON, R2, SPEARMAN, metric_of
 from probe.records import NO_LAYER
-from probe.store.views import row_width
 
 Floats = NDArray[np.float64]
 METRICS = (CCC.name, PEARSON.name, SPEARMAN.name, MAE.name, R2.name)
@@ -64,26 +62,6 @@ class Settings(ProjectedSettings):
         return self.label
 
 
-@dataclass(frozen=True)
-class Question:
-    """Numbers to learn, and which training rows may be learnt from.
-
-    Attributes:
-        labels: (row,) or (row, class) of all rows.
-        chosen: positions of training rows; all where None.
-    """
-
-    labels: Floats
-    control: str = ""
-    budget: str = ""
-    chosen: list[int] | None = None
-
-    @property
-    def name(self) -> str:
-        """Different for each question."""
-        return f"{self.control} {self.budget}"
-
-
 def run(task: Task[Settings], problem: Problem, features: Features) -> Iterator[Score]:
     """Scores of every layer on dev and on each test set.
 
@@ -93,42 +71,38 @@ def run(task: Task[Settings], problem: Problem, features: Features) -> Iterator[
     """
     settings = task.settings
     rows, labels = _rows(task, problem)
+    probes = UtteranceProbes(
+        task=task,
+        problem=problem,
+        features=features,
+        rows=rows,
+        head=HEAD,
+        metric=settings.metric,
+        loss="dev_mean_squared_error",
+        fit=lambda values, truth: fit_ridge_strengths(
+            *(values, truth, settings.l2, settings.standardize), lambda: problem.progress.step(0)
+        ),
+        sum_head=ridge_head,
+        on_dev=lambda probe, values, truth: {
+            "l2": probe.l2,
+            **on_dev(settings.metric, truth, probe.predict(values)),
+        },
+        scores=lambda fields, question, probe, values: _scores(
+            settings, fields, rows, question, probe.predict(values)
+        ),
+    )
     if "mean" in settings.controls:
         question = Question(labels, control="mean")
         predicted = np.full(len(labels), labels[rows.train].mean())
-        common = _common(settings, rows, question) | {"layer": NO_LAYER}
-        yield from _scores(settings, common, rows, question, predicted)
-
-    def score(question: Question, layer: str, values: Floats) -> Iterator[Score]:
-        train, truth = values[rows.train], question.labels[rows.train]
-        if question.chosen is not None:
-            train, truth = train[question.chosen], truth[question.chosen]
-        probes = fit_ridge_strengths(
-            *(train, truth, settings.l2, settings.standardize), lambda: problem.progress.step(0)
-        )
-        dev = question.labels[rows.dev]
-        search = [
-            {"l2": probe.l2, **on_dev(settings.metric, dev, probe.predict(values[rows.dev]))}
-            for probe in probes
-        ]
-        probe = probes[best_of(search, settings.metric)]
-        about = {"layer": layer, "search": search, "chosen": {"l2": probe.l2}}
-        common = _common(settings, rows, question) | about
-        yield from _scores(settings, common, rows, question, probe.predict(values))
-        problem.progress.step(1)
-
-    answers = Answers(
-        _questions(task, problem, features, rows, labels),
-        name=lambda question: question.name,
-        n_steps=lambda _: 1,
-        read=lambda layer: features.read(layer, rows.utterances).values.astype(np.float64),
-        score=score,
-        sum_steps=len(settings.l2) * MOST_STEPS
-        if settings.weighted and settings.standardize
-        else 0,
-        score_sum=lambda: _weighted(task, problem, features, rows, labels),
+        fields = probes.fields(question) | {"layer": NO_LAYER}
+        yield from _scores(settings, fields, rows, question, predicted)
+    questions = [Question(labels)]
+    if "shuffled" in settings.controls:
+        questions.append(probes.shuffled(labels))
+    questions += probes.budgets(
+        labels, lambda some: "labels that are all equal" if np.ptp(some) == 0 else ""
     )
-    yield from answers.scores(problem, features.layers)
+    yield from probes.answers(questions).scores(problem, features.layers)
 
 
 def check(task: Task[Settings], problem: Problem) -> None:
@@ -150,18 +124,6 @@ def on_dev(metric: str, truth: Floats, predicted: Floats) -> dict[str, float | N
     return {f"dev_{metric}": value, "dev_mean_squared_error": error}
 
 
-def best_of(search: Sequence[dict[str, Any]], metric: str) -> int:
-    """The entry that dev picks."""
-    sign = -1 if metric_of(metric).higher_is_better else 1
-
-    def rank(position: int) -> tuple[float, float]:
-        value = search[position][f"dev_{metric}"]
-        loss = math.inf if value is None else sign * value
-        return loss, search[position]["dev_mean_squared_error"]
-
-    return min(range(len(search)), key=rank)
-
-
 def _rows(task: Task[Settings], problem: Problem) -> tuple[LabelledRows, Floats]:
     """What is trained on and scored, and its labels, (row,).
 
@@ -170,15 +132,16 @@ def _rows(task: Task[Settings], problem: Problem) -> tuple[LabelledRows, Floats]
     """
     column = task.settings.label
     rows = labelled_rows(task.name, problem, column)
-    for name, part in rows.parts().items():
-        wrong = [item for item in part if not _is_number(item.label(column))]
-        if wrong:
-            examples = listed([f"{item.label(column)!r} of {item.key}" for item in wrong], 3)
-            raise ProbeError(
-                f"{task.name}: {column} of {len(wrong)} of {len(part)} {name} utterances is no "
-                f"number ({examples}); expected one such as 31.5, with a point and without a unit. "
-                "Leave it empty where it is unknown. Kind classify predicts names."
-            )
+    wrong = [item for item in rows.utterances if not _is_number(item.label(column))]
+    problems = [
+        f"{cell_of(item, column)}; expected a number such as 31.5, with a point and without a unit."
+        for item in wrong
+    ]
+    refuse_problems(
+        [*dict.fromkeys(problems)],  # of an utterance under several conditions one
+        f"{task.name}: some values of {column} are no numbers. Correct them, or leave them empty "
+        "where they are unknown. Kind classify predicts names.",
+    )
     labels = np.array([float(item.label(column)) for item in rows.utterances])
     for name, place in (("train", rows.train), ("dev", rows.dev)):
         if np.ptp(labels[place]) == 0:
@@ -207,37 +170,6 @@ def _is_number(text: str) -> bool:
         return False
 
 
-def _questions(
-    task: Task[Settings], problem: Problem, features: Features, rows: LabelledRows, labels: Floats
-) -> list[Question]:
-    """The task itself, its controls, its budgets."""
-    questions = [Question(labels)]
-    if "shuffled" in task.settings.controls:
-        mixed = labels.copy()
-        for place in (rows.train, rows.dev):
-            mixed[place] = shuffled(labels[place].tolist(), problem.seed)
-        questions.append(Question(mixed, control="shuffled"))
-    train = labels[rows.train]
-    paid = budgets(
-        *(task, problem, features, rows.utterances[rows.train], [""] * len(train)),
-        lacks=lambda chosen: "labels that are all equal" if np.ptp(train[chosen]) == 0 else "",
-    )
-    return [*questions, *(Question(labels, budget=name, chosen=chosen) for name, chosen in paid)]
-
-
-def _common(settings: Settings, rows: LabelledRows, question: Question) -> dict[str, Any]:
-    """What all scores of a question share."""
-    n_train = rows.train.stop if question.chosen is None else len(question.chosen)
-    return {
-        "head": HEAD,
-        "select_by": settings.metric,
-        "control": question.control,
-        "budget": question.budget,
-        "n_train": n_train,
-        "excluded": rows.excluded,
-    }
-
-
 def _scores(
     settings: Settings,
     common: dict[str, Any],
@@ -248,9 +180,8 @@ def _scores(
     """On dev and on each test set, from the predictions for all rows; the main metric comes
     first.
     """
-    places = [("dev", "", rows.dev), *(("test", *item) for item in rows.tests.items())]
     names = sorted(METRICS, key=lambda name: name != settings.metric)
-    for split, test, place in places:
+    for split, test, place in rows.scored:
         truth, guesses = question.labels[place], predicted[place]
         outcomes = [
             {"key": item.key, "true_value": float(true), "predicted_value": float(guess)}
@@ -270,34 +201,6 @@ def _scores(
                 n=len(truth),
                 outcomes=outcomes if name == settings.metric else (),
             )
-
-
-def _weighted(
-    task: Task[Settings], problem: Problem, features: Features, rows: LabelledRows, labels: Floats
-) -> Iterator[Score]:
-    """Scores of a learned sum of layers of one width; none where there is no such sum."""
-    settings = task.settings
-    widths = {
-        layer: features.fitting.width or row_width(features.store.layers[layer], features.view)
-        for layer in features.layers
-    }
-    n_rows = len(rows.utterances)
-    summed = layer_sum(task.name, features, widths, n_rows, problem.memory_bytes)
-    if summed is None:
-        return
-    of_sum = [features.read(layer, rows.utterances).values for layer in summed.layers]
-    train, dev = ([values[place] for values in of_sum] for place in (rows.train, rows.dev))
-    truth = labels[rows.train]
-    tick = problem.progress.step
-    probes = fit_weighted(train, truth, settings.l2, ridge_head(truth), tick)
-    search = [
-        {"l2": probe.l2, **on_dev(settings.metric, labels[rows.dev], probe.predict(dev))}
-        for probe in probes
-    ]
-    best = probes[best_of(search, settings.metric)]
-    about = {"search": search, "chosen": {"l2": best.l2}} | summed.fields(best.shares)
-    common = _common(settings, rows, Question(labels)) | about
-    yield from _scores(settings, common, rows, Question(labels), best.predict(of_sum))
 
 
 def _counts(metric: str, blocks: Sequence[str], truth: Floats, predicted: Floats) -> Counts | None:

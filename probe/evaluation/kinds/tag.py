@@ -33,20 +33,16 @@ from numpy.typing import NDArray
 from probe.data.corpus import Utterance
 from probe.data.label_budgets import UtteranceBudget
 from probe.errors import ProbeError, listed
-from probe.evaluation.dataset import Features, Problem, Score, layer_sum, refuse_empty, shuffled
+from probe.evaluation.dataset import Features, Problem, Score, refuse_empty
 from probe.evaluation.kind import AtLeastOne, Kind, Main, ProjectedSettings, Rate, Several
-from probe.evaluation.kinds.regress import Question
-from probe.evaluation.labelled_rows import LabelledRows, labelled_rows
-from probe.evaluation.linear_search import best_of
-from probe.evaluation.questions import Answers, budgets
+from probe.evaluation.labelled_rows import LabelledRows, cell_of, labelled_rows
 from probe.evaluation.tasks import Task
+from probe.evaluation.utterance_probes import Question, UtteranceProbes
 from probe.heads.linear.tagging import fit_tag_strengths, probabilities, share_odds, tag_head
-from probe.heads.linear.weighted_sum import MOST_STEPS, fit_weighted
 from probe.measures.counts import Counts, influence_counts
 from probe.measures.metrics import MAP, TAG_F1
 from probe.measures.tags import mean_average_precision, tag_f1
 from probe.records import NO_LAYER
-from probe.store.views import row_width
 
 log = logging.getLogger("probe")
 
@@ -99,38 +95,35 @@ def run(task: Task[Settings], problem: Problem, features: Features) -> Iterator[
     """
     settings = task.settings
     rows = _rows(task, problem)
-    if "majority" in settings.controls:
-        question = Question(rows.labels, control="majority")
-        odds = np.tile(share_odds(rows.labels[rows.train]), (len(rows.labels), 1))
-        common = _common(rows, question) | {"layer": NO_LAYER}
-        yield from _scores(common, rows, question, odds)
-
-    def score(question: Question, layer: str, values: Floats) -> Iterator[Score]:
-        train, truth = values[rows.train], question.labels[rows.train]
-        if question.chosen is not None:
-            train, truth = train[question.chosen], truth[question.chosen]
-        probes = fit_tag_strengths(
-            *(train, truth, settings.l2, settings.standardize), lambda: problem.progress.step(0)
-        )
-        dev = question.labels[rows.dev]
-        search = [on_dev(probe, probe.predict(values[rows.dev]), dev) for probe in probes]
-        probe = probes[best_of(search, MAP.name)]
-        about = {"layer": layer, "search": search, "chosen": {"l2": probe.l2}}
-        yield from _scores(_common(rows, question) | about, rows, question, probe.predict(values))
-        problem.progress.step(1)
-
-    answers = Answers(
-        _questions(task, problem, features, rows),
-        name=lambda question: question.name,
-        n_steps=lambda _: 1,
-        read=lambda layer: features.read(layer, rows.utterances).values.astype(np.float64),
-        score=score,
-        sum_steps=len(settings.l2) * MOST_STEPS
-        if settings.weighted and settings.standardize
-        else 0,
-        score_sum=lambda: _weighted(task, problem, features, rows),
+    labels = rows.labels
+    probes = UtteranceProbes(
+        task=task,
+        problem=problem,
+        features=features,
+        rows=rows,
+        head=HEAD,
+        metric=MAP.name,
+        fit=lambda values, truth: fit_tag_strengths(
+            *(values, truth, settings.l2, settings.standardize), lambda: problem.progress.step(0)
+        ),
+        sum_head=lambda _: tag_head(),
+        on_dev=lambda probe, values, truth: on_dev(probe, probe.predict(values), truth),
+        scores=lambda fields, question, probe, values: _scores(
+            fields, rows, question, probe.predict(values)
+        ),
     )
-    yield from answers.scores(problem, features.layers)
+    if "majority" in settings.controls:
+        question = Question(labels, control="majority")
+        odds = np.tile(share_odds(labels[rows.train]), (len(labels), 1))
+        fields = probes.fields(question) | {"layer": NO_LAYER}
+        yield from _scores(fields, rows, question, odds)
+    questions = [Question(labels)]
+    if "shuffled" in settings.controls:
+        questions.append(probes.shuffled(labels))
+    questions += probes.budgets(
+        labels, lambda some: "" if np.ptp(some, axis=0).any() else "labels that are all equal"
+    )
+    yield from probes.answers(questions).scores(problem, features.layers)
 
 
 def check(task: Task[Settings], problem: Problem) -> None:
@@ -172,7 +165,7 @@ def _rows(task: Task[Settings], problem: Problem) -> Rows:
     else:
         of_rows = [tags_of(task.name, item, columns[0]) for item in rows.utterances]
         tags = sorted(set().union(*of_rows[rows.train]))
-        _refuse_unseen(task.name, rows, of_rows, set(tags))
+        _refuse_unseen(task.name, columns[0], rows, of_rows, set(tags))
         labels = np.array([[float(tag in own) for tag in tags] for own in of_rows])
         if tags and max(map(len, of_rows[rows.train])) < 2:
             log.warning(
@@ -200,37 +193,35 @@ def tags_of(task: str, utterance: Utterance, column: str) -> frozenset[str]:
     Raises:
         ProbeError: an empty tag, or ``none`` beside another one.
     """
-    text = utterance.label(column)
-    tags = [tag.strip() for tag in text.split(SEPARATOR)]
+    tags = [tag.strip() for tag in utterance.label(column).split(SEPARATOR)]
     if "" in tags:
         raise ProbeError(
-            f"{task}: {column} of {utterance.key} is {text!r}, which has an empty tag; expected "
-            f"tags between semicolons, such as 'happy;angry', or {NO_TAG!r}."
+            f"{task}: {cell_of(utterance, column)}, which has an empty tag; expected tags between "
+            f"semicolons, such as 'happy;angry', or {NO_TAG!r}."
         )
     if NO_TAG in tags and len(tags) > 1:
         raise ProbeError(
-            f"{task}: {column} of {utterance.key} is {text!r}; {NO_TAG!r} says that there is no "
-            "tag, and cannot stand beside another one."
+            f"{task}: {cell_of(utterance, column)}; {NO_TAG!r} says that there is no tag, and "
+            "cannot stand beside another one."
         )
     return frozenset(tags) - {NO_TAG}
 
 
 def _share(task: str, utterance: Utterance, column: str) -> float:
-    text = utterance.label(column)
     try:
-        value = float(text)
+        value = float(utterance.label(column))
     except ValueError:
         value = math.nan
     if not 0 <= value <= 1:
         raise ProbeError(
-            f"{task}: {column} of {utterance.key} is {text!r}; expected a number from 0 to 1 in "
-            "each column of a tag. Tags as text stand in one column, between semicolons."
+            f"{task}: {cell_of(utterance, column)}; expected a number from 0 to 1 in each column "
+            "of a tag. Tags as text stand in one column, between semicolons."
         )
     return value
 
 
 def _refuse_unseen(
-    task: str, rows: LabelledRows, of_rows: Sequence[frozenset[str]], known: set[str]
+    task: str, column: str, rows: LabelledRows, of_rows: Sequence[frozenset[str]], known: set[str]
 ) -> None:
     """Refuses tags of dev or test that no training utterance has."""
     keyed = {id(item): tags for item, tags in zip(rows.utterances, of_rows, strict=True)}
@@ -238,51 +229,16 @@ def _refuse_unseen(
         for item in part:
             if unseen := sorted(keyed[id(item)] - known):
                 raise ProbeError(
-                    f"{task}: {name}: {item.key} has the tag {listed(unseen)}, which no training "
-                    "row has. Give it training rows, or take it out."
+                    f"{task}: {name}: {cell_of(item, column)}; no training row has the tag "
+                    f"{listed(unseen)}. Give it training rows, or take it out."
                 )
-
-
-def _questions(
-    task: Task[Settings], problem: Problem, features: Features, rows: Rows
-) -> list[Question]:
-    """The task itself, its controls, its budgets."""
-    questions = [Question(rows.labels)]
-    if "shuffled" in task.settings.controls:
-        mixed = rows.labels.copy()
-        for place in (rows.train, rows.dev):
-            mixed[place] = shuffled(rows.labels[place].tolist(), problem.seed)
-        questions.append(Question(mixed, control="shuffled"))
-    train = rows.labels[rows.train]
-    paid = budgets(
-        *(task, problem, features, rows.utterances[rows.train], [""] * len(train)),
-        lacks=lambda chosen: (
-            "" if np.ptp(train[chosen], axis=0).any() else "labels that are all equal"
-        ),
-    )
-    paid_for = (Question(rows.labels, budget=name, chosen=chosen) for name, chosen in paid)
-    return [*questions, *paid_for]
-
-
-def _common(rows: Rows, question: Question) -> dict[str, Any]:
-    """What all scores of a question share."""
-    n_train = rows.train.stop if question.chosen is None else len(question.chosen)
-    return {
-        "head": HEAD,
-        "select_by": MAP.name,
-        "control": question.control,
-        "budget": question.budget,
-        "n_train": n_train,
-        "excluded": rows.excluded,
-    }
 
 
 def _scores(
     common: dict[str, Any], rows: Rows, question: Question, odds: Floats
 ) -> Iterator[Score]:
     """On dev and on each test set, from the (row, tag) log odds of all rows."""
-    places = [("dev", "", rows.dev), *(("test", *item) for item in rows.tests.items())]
-    for split, test, place in places:
+    for split, test, place in rows.scored:
         labels, here = question.labels[place], odds[place]
         has_tag = labels >= THRESHOLD
         absent = [tag for k, tag in enumerate(rows.tags) if not has_tag[:, k].any()]
@@ -331,30 +287,6 @@ def _counts(
         else tag_f1(blocks, has_tag, probabilities(odds) >= THRESHOLD)
     )
     return influence_counts(blocks, has_tag.sum(axis=1), values)
-
-
-def _weighted(
-    task: Task[Settings], problem: Problem, features: Features, rows: Rows
-) -> Iterator[Score]:
-    """Scores of a learned sum of layers of one width; none where there is no such sum."""
-    widths = {
-        layer: features.fitting.width or row_width(features.store.layers[layer], features.view)
-        for layer in features.layers
-    }
-    n_rows = len(rows.utterances)
-    summed = layer_sum(task.name, features, widths, n_rows, problem.memory_bytes)
-    if summed is None:
-        return
-    of_sum = [features.read(layer, rows.utterances).values for layer in summed.layers]
-    train, dev = ([values[place] for values in of_sum] for place in (rows.train, rows.dev))
-    labels, tick = rows.labels, problem.progress.step
-    probes = fit_weighted(train, labels[rows.train], task.settings.l2, tag_head(), tick)
-    search = [on_dev(probe, probe.predict(dev), labels[rows.dev]) for probe in probes]
-    best = probes[best_of(search, MAP.name)]
-    about = {"search": search, "chosen": {"l2": best.l2}} | summed.fields(best.shares)
-    question = Question(labels)
-    common = _common(rows, question) | about
-    yield from _scores(common, rows, question, best.predict(of_sum))
 
 
 KIND = Kind(

@@ -25,7 +25,7 @@ checkpoints write capitals. That is a reference, not a probe.
 import functools
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -34,19 +34,24 @@ from pydantic import Field, ValidationInfo, field_validator
 
 from probe.data import transcript_checks
 from probe.data.label_budgets import UtteranceBudget
-from probe.data.text_normalisers import NONE, NORMALISERS, Normaliser
+from probe.data.text_normalisers import NONE, NORMALISERS
 from probe.errors import ProbeError, listed
 from probe.evaluation.dataset import (
     Features,
     Problem,
     Score,
-    block_of,
     labelled,
     layer_sum,
     refuse_empty,
     shuffled,
 )
 from probe.evaluation.kind import AtLeastOne, Count, Kind, Main, ProjectedSettings, Rate, Several
+from probe.evaluation.kinds.error_rates import (
+    PHONE_METRICS,
+    TEXT_METRICS,
+    error_rates,
+    own_head_rates,
+)
 from probe.evaluation.kinds.transcript_decoding import Decoding, check_decoding
 from probe.evaluation.kinds.transcripts import Part, Transcripts
 from probe.evaluation.questions import Answers, budgets
@@ -55,11 +60,8 @@ from probe.heads.ctc.all_layers import fit_groups
 from probe.heads.ctc.ctc_probe import CTCProbe, CTCTraining
 from probe.heads.ctc.modules import LEARNING_RATES, MOST_CONTEXT, MOST_HIDDEN, HeadSettings
 from probe.heads.ctc.vocabulary import Vocabulary, frames_needed
-from probe.measures.counts import ratio_counts
 from probe.measures.metrics import CER, PER, WER
-from probe.measures.transcription import case_folded, character_errors, word_errors
-from probe.models.encoder import CTC
-from probe.records import OWN_HEAD, WEIGHTED
+from probe.records import WEIGHTED
 
 log = logging.getLogger("probe")
 
@@ -67,9 +69,6 @@ LEAST_UTTERANCES = 5
 HEAD_FIELDS = ("head", "hidden", "dropout", "hidden_sizes", "activation", "context")
 TRAINING_FIELDS = ("learning_rates", "epochs", "patience", "batch_size", "spec_augment")
 TOO_SHORT = "fewer frames than labels need"
-Metrics = dict[str, Callable[[str, str], tuple[int, int]]]
-TEXT_METRICS: Metrics = {WER.name: word_errors, CER.name: character_errors}
-PHONE_METRICS: Metrics = {PER.name: word_errors}  # phones stand in a text as words do
 
 
 class Settings(ProjectedSettings):
@@ -183,7 +182,7 @@ def run(task: Task[Settings], problem: Problem, features: Features) -> Iterator[
         transcripts.check_coverage(vocabulary, part)
         transcripts.check_conventions(train, part)
     if features.ctc and problem.strict and not transcripts.separator:
-        yield from _own_head(features, [dev, *tests], transcripts.normaliser, excluded)
+        yield from own_head_rates(features, [dev, *tests], transcripts.normaliser, excluded)
     own = Heads(task, problem, features, material, train, dev)
     layers = features.layers
     main = _answers(own, weighted=task.settings.weighted)
@@ -389,7 +388,7 @@ class Heads:
             texts = reading.transcribe(frames) if part.rows else []
             as_scored = replace(part, texts=transcripts.as_scored(part.texts))
             texts = transcripts.as_scored(texts)
-            yield from _error_rates(common, as_scored, texts, "; ".join(notes))
+            yield from error_rates(common, as_scored, texts, "; ".join(notes))
 
     @functools.cached_property
     def _decoding(self) -> Decoding:
@@ -431,44 +430,6 @@ def _answers(heads: Heads, weighted: bool = False) -> Answers[Heads, None]:
     )
 
 
-def _own_head(
-    features: Features, parts: Sequence[Part], normaliser: Normaliser, excluded: dict[str, int]
-) -> Iterator[Score]:
-    """The greedy transcripts that the checkpoint's own CTC head gave at extraction: a reference,
-    nothing is trained here. Without a normaliser both sides are case-folded.
-    """
-    is_none = normaliser is NONE
-    normalised = case_folded if is_none else normaliser.apply
-    name = "case-folded" if is_none else normaliser.source
-    how = name if is_none else f"normalised ({name})"
-    alphabet = set(features.ctc["alphabet"].casefold())
-    common = {
-        "layer": CTC,
-        "head": OWN_HEAD,
-        "select_by": CER.name,
-        "higher_is_better": False,
-        "chosen": {"decoding": "greedy", "normaliser": name},
-        "excluded": excluded,
-    }
-    for part in parts:
-        if not part.rows:
-            continue
-        references = [normalised(item.text) for item in part.rows]
-        unknown = Counter(
-            character for text in references for character in text if character not in alphabet
-        )
-        note = f"its own head, greedy, both sides {how}"
-        if unknown and is_none:  # a normaliser writes characters of its own
-            note += (
-                f"; {sum(unknown.values())} characters that it cannot write: "
-                f"{listed([repr(item) for item in sorted(unknown)])}"
-            )
-        texts = [normalised(features.of(item).ctc_text or "") for item in part.rows]
-        yield from _error_rates(
-            common, Part(part.split, part.domain, part.rows, references, [note]), texts
-        )
-
-
 def _warn_of_short(layer: str, probe: CTCProbe, part: Part, frames: list[np.ndarray]) -> str:
     """A note on utterances that no head can get right: fewer frames than labels."""
     short = [
@@ -487,38 +448,6 @@ def _warn_of_short(layer: str, probe: CTCProbe, part: Part, frames: list[np.ndar
         listed(short),
     )
     return f"{n} utterances with fewer frames than labels"
-
-
-def _error_rates(
-    common: dict[str, Any], part: Part, texts: Sequence[str], note: str = ""
-) -> Iterator[Score]:
-    """Error rates of transcripts; scores without value where there are no utterances."""
-    metrics = PHONE_METRICS if common["select_by"] == PER.name else TEXT_METRICS
-    common = {**common, "split": part.split, "test_domain": part.domain, "n": len(part.rows)}
-    if not part.rows:
-        yield from (
-            Score(**common, metric=metric, counts=None, note="no rows with text")
-            for metric in metrics
-        )
-        return
-    blocks = [block_of(item) for item in part.rows]
-    outcomes = [
-        {"key": item.key, "reference": reference, "hypothesis": text}
-        for item, reference, text in zip(part.rows, part.texts, texts, strict=True)
-    ]
-    notes = "; ".join(filter(None, [*part.notes, note]))
-    for metric, count in metrics.items():
-        errors, units = zip(
-            *(count(reference, text) for reference, text in zip(part.texts, texts, strict=True)),
-            strict=True,
-        )
-        yield Score(
-            **common,
-            metric=metric,
-            counts=ratio_counts(blocks, errors, units),
-            note=notes,
-            outcomes=outcomes,
-        )
 
 
 KIND = Kind(

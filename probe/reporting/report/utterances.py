@@ -5,7 +5,6 @@
 the hash of their outcomes; a file with another hash is left out, see `outcome_faults`.
 """
 
-import json
 from bisect import bisect_left
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from probe.errors import ProbeError
+from probe.files import json_value, path_text
 from probe.measures.transcription import character_errors, word_errors
 from probe.records import Record, files_of, iterate_records, left_out, outcomes_fault, outcomes_path
 
@@ -42,11 +42,11 @@ def error_rows(folders: Iterable[Path], files: Collection[str] | None = None) ->
         share of trials of the other kind beyond it), ``models``
         (how many have this outcome with this seed) and ``models_wrong``.
     """
-    wanted = None if files is None else {Path(file).resolve() for file in files}
+    wanted = None if files is None else {path_text(Path(file).resolve()) for file in files}
     rows: list[Row] = []
     for path, record in _with_outcomes(folders):
         outcomes = outcomes_path(path)
-        is_wanted = wanted is None or path.resolve() in wanted
+        is_wanted = wanted is None or path_text(path.resolve()) in wanted
         if is_wanted and outcomes.is_file() and not outcomes_fault(path, record):
             try:
                 rows += _rows_of_file(outcomes, record)
@@ -78,7 +78,7 @@ def _rows_of_file(path: Path, record: Record) -> list[Row]:
     by_head: dict[tuple[str, ...], list[Outcome]] = defaultdict(list)
     for number, line in enumerate(path.read_bytes().splitlines(), start=1):
         try:
-            outcome = json.loads(line)
+            outcome = json_value(line)
             by_head[tuple(str(outcome[name]) for name in HEAD)].append(outcome)
         except (ValueError, KeyError, TypeError) as error:
             raise ProbeError(f"{path} line {number}: no outcome ({error!r}). {REMEDY}") from error

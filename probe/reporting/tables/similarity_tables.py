@@ -4,7 +4,6 @@ Values are as the files have them: cosine, CKA and PWCCA up to 1, relative dista
 the clean row.
 """
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -16,7 +15,7 @@ import pandas as pd
 from probe.data.conditions.grammar import CLEAN
 from probe.data.conditions.severity import by_severity
 from probe.errors import ProbeError, listed
-from probe.files import file_name, unread, write_atomically
+from probe.files import file_name, json_value, unread, write_atomically
 from probe.records import readable
 from probe.reporting.figures import style
 from probe.reporting.figures.heat_map import HeatMap, maps_figure
@@ -79,14 +78,13 @@ def read_similarity(*paths: Path | str) -> pd.DataFrame:
         )
     rows = [row for _, of_file in readable(files, _rows) for row in of_file]
     numbers = [name for name in COLUMNS if name.startswith(tuple(MEASURES))]
-    with pd.option_context("mode.string_storage", "python"):  # see `probe.records`
-        return pd.DataFrame(rows, columns=COLUMNS).astype(dict.fromkeys(numbers, float))
+    return pd.DataFrame(rows, columns=COLUMNS).astype(dict.fromkeys(numbers, float))
 
 
 def _rows(path: Path) -> list[dict[str, Any]]:
     """The rows of one file."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json_value(path.read_bytes())
         if content["format"] != FORMAT:
             raise ProbeError(
                 f"{path}: format {content['format']}; this version reads {FORMAT}. Run "

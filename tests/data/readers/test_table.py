@@ -394,6 +394,12 @@ def test_json_in_another_encoding_is_refused(folder: Path, encoding: str) -> Non
         load_corpus(f"jsonl:{folder / 'dev.jsonl'}")
 
 
+def test_a_text_without_a_utf_8_form_is_refused_with_its_line(folder: Path) -> None:
+    text = '{"path": "a.wav", "text": "x"}\n{"path": "b.wav", "text": "half \\ud800"}\n'
+    with pytest.raises(ProbeError, match=r"line 2: text 'half \\ud800' is not UTF-8\. Rename"):
+        load(folder, text, "dev.jsonl")
+
+
 def test_a_manifest_of_lhotse_is_not_taken_for_a_table(folder: Path) -> None:
     cut = {"id": "c1", "start": 0, "recording": {"id": "r", "sources": [{"source": "a.wav"}]}}
     with pytest.raises(ProbeError, match=r"cuts\.jsonl: .*lhotse"):

@@ -1,0 +1,169 @@
+"""Probes of tasks that predict something of each utterance from one vector: on every layer, on the
+learned sum of layers, and for controls and budgets.
+
+A kind says how its probes are trained, what one strength of their penalty is worth on dev, and what
+is scored. Here dev picks the strength, and the questions are made and asked.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from probe.evaluation.dataset import Features, Problem, Score, layer_sum, shuffled
+from probe.evaluation.labelled_rows import LabelledRows
+from probe.evaluation.linear_search import best_of
+from probe.evaluation.questions import Answers, budgets
+from probe.evaluation.tasks import Task
+from probe.heads.linear.weighted_sum import MOST_STEPS, Head, fit_weighted
+from probe.store.views import row_width
+
+
+@dataclass(frozen=True)
+class Question:
+    """Labels to learn, and which training rows may be learnt from.
+
+    Attributes:
+        labels: (row,) or (row, class) of all rows.
+        chosen: positions of training rows; all where None.
+    """
+
+    labels: np.ndarray
+    control: str = ""
+    budget: str = ""
+    chosen: list[int] | None = None
+
+    @property
+    def name(self) -> str:
+        """Different for each question."""
+        return f"{self.control} {self.budget}"
+
+    def training(self, rows: LabelledRows, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """What may be learnt from of the (row, dim) values of all rows, and its labels."""
+        train, labels = values[rows.train], self.labels[rows.train]
+        return (train, labels) if self.chosen is None else (train[self.chosen], labels[self.chosen])
+
+
+@dataclass(frozen=True, kw_only=True)
+class UtteranceProbes:
+    """How a kind trains, chooses and scores its probes.
+
+    A probe has ``l2``, the strength of its penalty.
+
+    Attributes:
+        task: its settings have ``l2``, ``standardize``, ``weighted`` and ``budgets``.
+        rows: what is trained on and scored.
+        head: the name of the probes in records.
+        metric: the one that selects.
+        loss: the key of the search that decides among equal values of the metric.
+        fit: (row, dim) training rows and their labels -> a probe for each strength.
+        sum_head: training labels -> what is trained on a learned sum of layers.
+        on_dev: a probe, its rows of dev and their labels -> its entry of the search.
+        scores: the fields that all scores of a question share, the question, its probe and what the
+            probe reads of all rows -> the scores.
+        n_steps: that one question takes on one layer, see `probe.evaluation.progress`.
+    """
+
+    task: Task[Any]
+    problem: Problem
+    features: Features
+    rows: LabelledRows
+    head: str
+    metric: str
+    loss: str = "dev_cross_entropy"
+    fit: Callable[[np.ndarray, np.ndarray], Sequence[Any]]
+    sum_head: Callable[[np.ndarray], Head]
+    on_dev: Callable[[Any, Any, np.ndarray], dict[str, Any]]
+    scores: Callable[[dict[str, Any], Question, Any, Any], Iterator[Score]]
+    n_steps: int = 1
+
+    def answers(self, questions: Sequence[Question]) -> Answers[Question, np.ndarray]:
+        """The questions, to be asked of every layer, and the first one of the learned sum."""
+        settings = self.task.settings
+        has_sum = settings.weighted and settings.standardize
+        return Answers(
+            questions,
+            name=lambda question: question.name,
+            n_steps=lambda _: self.n_steps,
+            read=lambda layer: self.features.read(layer, self.rows.utterances).values.astype(
+                np.float64
+            ),
+            score=self.of_layer,
+            sum_steps=len(settings.l2) * MOST_STEPS if has_sum else 0,
+            score_sum=lambda: self.of_sum(questions[0]),
+        )
+
+    def of_layer(self, question: Question, layer: str, values: np.ndarray) -> Iterator[Score]:
+        """The scores of a question on one layer, from (row, dim) of all rows."""
+        probes = self.fit(*question.training(self.rows, values))
+        dev = values[self.rows.dev]
+        best, search = self._choice(question, probes, dev)
+        about = {"layer": layer, **search}
+        yield from self.scores(self.fields(question) | about, question, best, values)
+        self.problem.progress.step(self.n_steps)
+
+    def of_sum(self, question: Question) -> Iterator[Score]:
+        """The scores of a learned sum of layers of one width; none where there is no such sum."""
+        features, rows = self.features, self.rows
+        widths = {
+            layer: features.fitting.width or row_width(features.store.layers[layer], features.view)
+            for layer in features.layers
+        }
+        task, n_rows = self.task, len(rows.utterances)
+        summed = layer_sum(task.name, features, widths, n_rows, self.problem.memory_bytes)
+        if summed is None:
+            return
+        of_sum = [features.read(layer, rows.utterances).values for layer in summed.layers]
+        train, dev = ([values[place] for values in of_sum] for place in (rows.train, rows.dev))
+        labels, tick = question.labels[rows.train], self.problem.progress.step
+        probes = fit_weighted(train, labels, task.settings.l2, self.sum_head(labels), tick)
+        best, search = self._choice(question, probes, dev)
+        about = summed.fields(best.shares) | search
+        yield from self.scores(self.fields(question) | about, question, best, of_sum)
+
+    def _choice(
+        self, question: Question, probes: Sequence[Any], dev: Any
+    ) -> tuple[Any, dict[str, Any]]:
+        """The probe that dev picks, and what records say of the search."""
+        labels = question.labels[self.rows.dev]
+        search = [self.on_dev(probe, dev, labels) for probe in probes]
+        best = probes[best_of(search, self.metric, self.loss)]
+        return best, {"search": search, "chosen": {"l2": best.l2}}
+
+    def fields(self, question: Question) -> dict[str, Any]:
+        """What all scores of a question share."""
+        n_train = self.rows.train.stop if question.chosen is None else len(question.chosen)
+        return {
+            "head": self.head,
+            "select_by": self.metric,
+            "control": question.control,
+            "budget": question.budget,
+            "n_train": n_train,
+            "excluded": self.rows.excluded,
+        }
+
+    def shuffled(self, labels: np.ndarray) -> Question:
+        """The control whose labels of training and of dev are in a random order."""
+        mixed = labels.copy()
+        for place in (self.rows.train, self.rows.dev):
+            mixed[place] = shuffled(labels[place].tolist(), self.problem.seed)
+        return Question(mixed, control="shuffled")
+
+    def budgets(
+        self, labels: np.ndarray, lacks: Callable[[np.ndarray], str], classes: Sequence[str] = ()
+    ) -> Iterator[Question]:
+        """The task with each of its budgets of training labels.
+
+        Args:
+            lacks: says why some labels are too few to learn from, or nothing.
+            classes: (training row,) for budgets per class.
+        """
+        train, utterances = labels[self.rows.train], self.rows.utterances[self.rows.train]
+        paid = budgets(
+            *(self.task, self.problem, self.features, utterances),
+            classes or [""] * len(utterances),
+            lacks=lambda chosen: lacks(train[chosen]),
+        )
+        for budget, chosen in paid:
+            yield Question(labels, budget=budget, chosen=chosen)
