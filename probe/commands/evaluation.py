@@ -325,6 +325,7 @@ def similarity(
     from probe.reporting.tables.similarity_tables import (
         read_similarity,
         similarity_markdown,
+        statements_markdown,
         write_similarity,
     )
 
@@ -340,7 +341,8 @@ def similarity(
             comparing=comparing,
         )
     ]
-    click.echo(similarity_markdown(read_similarity(*written)), nl=False)
+    frame = read_similarity(*written)
+    click.echo(similarity_markdown(frame) + statements_markdown(frame), nl=False)
     print_files([*written, *write_similarity(to / "similarity")])
 
 

@@ -5,7 +5,8 @@ condition>__<corpus>__<view>__<split>.json``, holds no name of an utterance or a
 
     format               1
     form                 conditions, models, layers, labels or vectors
-    model                name, revision, condition, recipe (sha256), layers, widths, hop_s
+    model                name, spec, blocks (how many the model has; null where unknown), revision,
+                         condition, recipe (sha256), layers, widths, hop_s
     other                the same of the other side; of labels: name, condition, sha256, labels
                          (their number), widths, and of vectors vectors_sha256
     corpus, manifest_sha256, split, view

@@ -20,6 +20,7 @@ from probe.evaluation.condition_plan import heard
 from probe.evaluation.dataset import Features
 from probe.evaluation.interval_rows import labelled_rows, with_intervals
 from probe.evaluation.kind import TimeLabelSettings
+from probe.evaluation.layer_depth import n_blocks
 from probe.evaluation.model_stores import name_of, stores_under
 from probe.measures.representations import LEAST_ROWS
 from probe.model_names import ModelName
@@ -124,6 +125,8 @@ class Side:
         store = self.features.store
         return {
             "name": self.model,
+            "spec": store.spec,
+            "blocks": n_blocks(store.recipe),
             "revision": store.recipe["model"]["revision"],
             "condition": self.condition,
             "recipe": store.recipe_sha256,

@@ -123,5 +123,7 @@ def held_out_information(
     return estimate_of([*map(float, np.mean(values, axis=0))], float(np.mean(chances)))
 
 
-def _information(units: Ints, labels: Sequence[str]) -> float:
-    return float(score_units(units, labels).information.mean()) if len(units) else 0.0
+def _information(units: Ints, labels: np.ndarray) -> float:
+    if not len(units):
+        return 0.0
+    return float(score_units(units, labels.tolist()).information.mean())

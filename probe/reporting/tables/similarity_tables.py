@@ -20,6 +20,7 @@ from probe.records import readable
 from probe.reporting.figures import style
 from probe.reporting.figures.heat_map import HeatMap, maps_figure
 from probe.reporting.figures.style import missing_matplotlib, write_figure
+from probe.reporting.layer_statements import curves_of_similarity, verdicts
 from probe.reporting.tables.grid import markdown
 from probe.reporting.tables.score_tables import to_csv
 from probe.reporting.text import DASH, escaped
@@ -46,6 +47,7 @@ COLUMNS = [
     *(f"{measure}{part}" for measure in MEASURES for part in ("", "_low", "_high")),
     *(f"{measure}_{floor}" for measure, floor in FLOORS.items()),
     *("n_rows", "n_sampled", "n_utterances", "n_blocks", "n_groups", "alignment", "seed", "notes"),
+    *("spec", "depth"),
 ]
 SHEET = [*(name for name in ABOUT if name not in ("form", "other_condition")), "other_condition"]
 HEAD = """# Similarity of representations
@@ -77,7 +79,7 @@ def read_similarity(*paths: Path | str) -> pd.DataFrame:
             "`probe similarity` wrote."
         )
     rows = [row for _, of_file in readable(files, _rows) for row in of_file]
-    numbers = [name for name in COLUMNS if name.startswith(tuple(MEASURES))]
+    numbers = [name for name in COLUMNS if name.startswith((*MEASURES, "depth"))]
     return pd.DataFrame(rows, columns=COLUMNS).astype(dict.fromkeys(numbers, float))
 
 
@@ -95,7 +97,9 @@ def _rows(path: Path) -> list[dict[str, Any]]:
         for side, prefix in (("model", ""), ("other", "other_")):
             about[f"{prefix}model"] = content[side]["name"]
             about[f"{prefix}condition"] = content[side]["condition"]
-        return [about | _flat(cell) for cell in content["cells"]]
+        about["spec"] = content["model"].get("spec", about["model"])
+        blocks = content["model"].get("blocks") or math.nan
+        return [about | _flat(cell, blocks) for cell in content["cells"]]
     except OSError as error:
         raise unread(path, error) from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -105,8 +109,10 @@ def _rows(path: Path) -> list[dict[str, Any]]:
         ) from error
 
 
-def _flat(cell: Mapping[str, Any]) -> dict[str, Any]:
+def _flat(cell: Mapping[str, Any], blocks: float) -> dict[str, Any]:
+    """A cell as a row; the depth is relative, 1 the last block."""
     row = {name: cell[name] for name in ("layer", "other_layer")}
+    row["depth"] = int(row["layer"]) / blocks if row["layer"].isdecimal() else math.nan
     for measure in MEASURES:
         for part, value in cell.get(measure, {}).items():
             row[measure if part == "value" else f"{measure}_{part}"] = value
@@ -121,6 +127,19 @@ def similarity_markdown(frame: pd.DataFrame) -> str:
         frame: of `read_similarity`.
     """
     return "\n".join(_sheet(cells) for _, cells in frame.groupby(SHEET, sort=False))
+
+
+def statements_markdown(frame: pd.DataFrame) -> str:
+    """What publications say of these layers, and whether it holds; empty where they say nothing.
+
+    Args:
+        frame: of `read_similarity`.
+    """
+    rows = verdicts(curves_of_similarity(frame))
+    if rows.empty:
+        return ""
+    columns = {name: [escaped(text) for text in rows[name]] for name in rows}
+    return f"\n## Published statements\n\n{markdown(columns, columns)}"
 
 
 def _sheet(cells: pd.DataFrame) -> str:
@@ -210,7 +229,8 @@ def write_similarity(folder: Path) -> list[Path]:
     """
     frame = read_similarity(folder)
     written = [folder / "similarity.md", folder / "similarity.csv"]
-    for path, text in zip(written, (HEAD + similarity_markdown(frame), to_csv(frame)), strict=True):
+    texts = (HEAD + similarity_markdown(frame) + statements_markdown(frame), to_csv(frame))
+    for path, text in zip(written, texts, strict=True):
         write_atomically(path, text.encode())
     for stem, cells in {} if missing_matplotlib() else _pictures(frame).items():
         paths = [folder / f"{stem}.{ending}" for ending in ("png", "svg")]
