@@ -56,7 +56,8 @@ def file_content(
         other: what the file says of the other side.
     """
     comparing = sides.comparing
-    widths = max(map(a.width, a.layers)), max(other["widths"])
+    # One-hot rows have a direction less than labels.
+    widths = max(map(a.width, a.layers)), max(other["widths"]) - (form == "labels")
     return {
         "format": FORMAT,
         "form": form,
@@ -97,10 +98,10 @@ def _utterance_of(row: Utterance) -> str:
 def _notes(pairs: Pairs, in_sample: bool, widths: tuple[int, int]) -> list[str]:
     """Whether rows or speakers are too few for layers of these widths."""
     notes, n_rows, widest = [], pairs.n_sampled, max(widths)
-    if (n_of_part := n_rows // N_PARTS) < min(widths):
+    if (n_of_part := n_rows // N_PARTS) <= min(widths):
         notes.append(
-            f"no CCA of layers that are both wider than {n_of_part}: {n_rows} rows, expected "
-            f"{N_PARTS} per dimension of the narrower side"
+            f"no CCA of two sides that both have {n_of_part} dimensions or more: {n_rows} rows, "
+            f"expected more than {N_PARTS} per dimension of the narrower side"
         )
     if in_sample and not enough_rows(n_rows, widest):
         notes.append(

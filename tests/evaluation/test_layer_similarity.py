@@ -331,22 +331,28 @@ def test_pooled_views_have_a_row_per_utterance(planted: tuple[Path, Path, Layers
     wide = compared(planted, conditions=["noise"], view="meanstd")
     assert wide["model"]["widths"] == [2 * DIM] * 4
     assert wide["notes"] == [
+        "no CCA of two sides that both have 7 dimensions or more: 72 rows, expected more than 10 "
+        "per dimension of the narrower side",
         "PWCCA is too high: 72 rows of up to 12 dimensions, 10 per dimension are safer (see its "
-        "chance)"
+        "chance)",
     ]
 
 
 def test_too_few_rows_leave_pwcca_out_and_say_so(planted: tuple[Path, Path, Layers]) -> None:
     found = compared(planted, conditions=["noise"], n_sample=23)
-    assert found["notes"] == ["no PWCCA of layers wider than 5: 23 rows, expected 4 per dimension"]
+    assert found["notes"][1:] == [
+        "no PWCCA of layers wider than 5: 23 rows, expected 4 per dimension"
+    ]
+    assert found["notes"][0].startswith("no CCA of two sides that both have 2 dimensions or more")
     assert all(
         cell["pwcca"] == {"value": None, "low": None, "high": None, "chance": None}
+        and cell["cca"] == {"value": None, "low": None, "high": None, "epsilons": []}
         for cell in found["cells"]
     )
     path = next((planted[1].parent / "results" / "similarity").glob("*.json"))
     text = similarity_markdown(read_similarity(path))
     assert "PWCCA |" not in text
-    assert "Note: no PWCCA" in text
+    assert "Note: no CCA of two sides" in text and "no PWCCA of" in text
 
 
 def test_groups_are_whole_speakers_and_the_sample_is_spread(
