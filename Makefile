@@ -41,7 +41,7 @@ tables-check:    ## are the committed tables those of the committed records?
 	$(PYTHON) -m pytest -q tests/test_results.py
 
 golden:          ## rewrite the golden files of the tests
-	GOLDEN=write $(PYTHON) -m pytest -q tests/reporting/test_tables.py tests/reporting/test_grid.py tests/reporting/test_robustness.py
+	GOLDEN=write $(PYTHON) -m pytest -q tests/reporting/test_tables.py tests/reporting/test_grid.py tests/reporting/test_robustness.py tests/evaluation/test_presets.py
 
 wheel-demo:      ## build the wheel and run the demo from it outside the checkout
 	rm -rf build dist

@@ -21,8 +21,9 @@ import pandas as pd
 from sklearn.linear_model import LogisticRegression
 
 from probe.data.corpus import load_corpus
-from probe.evaluation.linear_search import search_strengths
+from probe.evaluation.linear_search import best_of, on_dev
 from probe.files import write_atomically
+from probe.heads.linear.linear_probe import fit_strengths
 from probe.heads.linear.rows import Standardizer
 from probe.store.stores import select_store
 
@@ -64,10 +65,11 @@ def layers_of(
             )
             for split, items in parts.items()
         }
-        labels = {split: [item.label(label) for item in items] for split, items in parts.items()}
-        ours = search_strengths(
-            rows["train"], labels["train"], rows["dev"], labels["dev"], STRENGTHS
-        ).probe
+        labels = {
+            split: np.array([item.label(label) for item in items]) for split, items in parts.items()
+        }
+        probes = fit_strengths(rows["train"], labels["train"], STRENGTHS)
+        ours = probes[best_of([on_dev(probe, rows["dev"], labels["dev"]) for probe in probes])]
         scaler = Standardizer.of(rows["train"])
         inputs = {split: (values - scaler.mean) / scaler.scale for split, values in rows.items()}
         theirs = LogisticRegression(C=1 / (ours.l2 * len(rows["train"])), tol=1e-8, max_iter=20_000)
@@ -84,8 +86,8 @@ def layers_of(
             "layer": layer,
             "l2": ours.l2,
             "n": len(labels["test"]),
-            "probe": float(np.mean(said[0] == np.array(labels["test"]))),
-            "scikit-learn": float(np.mean(said[1] == np.array(labels["test"]))),
+            "probe": float(np.mean(said[0] == labels["test"])),
+            "scikit-learn": float(np.mean(said[1] == labels["test"])),
             "equal": float(np.mean(said[0] == said[1])),
             "objective": own / reached - 1,
             "iterations": int(theirs.n_iter_.max()),

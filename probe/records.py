@@ -611,16 +611,13 @@ def chosen_layers(records: "pd.DataFrame") -> "pd.DataFrame":
     """One row per `CHOICE` that has a dev score, with the best layer in ``chosen_layer``.
 
     Best by the dev value of the metric ``select_by``; ties go to the lowest layer. Controls and the
-    weighted sum do not stand for it. Of a task with folds it is `PER_FOLD`.
+    weighted sum do not stand for it, unless the sum is all there is. Of a task with folds it is
+    `PER_FOLD`.
     """
     dev = source_dev(records)
-    dev = dev[
-        (dev["metric"] == dev["select_by"])
-        & dev["value"].notna()
-        & (dev["control"] == "")
-        & (dev["layer"] != WEIGHTED)
-    ]
+    dev = dev[(dev["metric"] == dev["select_by"]) & dev["value"].notna() & (dev["control"] == "")]
+    is_sum = dev["layer"] == WEIGHTED
     loss = dev["value"].where(~dev["higher_is_better"].astype(bool), -dev["value"])
-    loss = loss.where(dev["layer"] != PER_FOLD, -np.inf)
+    loss = loss.where(dev["layer"] != PER_FOLD, -np.inf).where(~is_sum, np.inf)
     best = dev.assign(loss=loss).sort_values(["loss", "layer_index"]).drop_duplicates(CHOICE)
     return best[[*CHOICE, "layer"]].rename(columns={"layer": "chosen_layer"})

@@ -8,7 +8,7 @@ import pytest
 
 from probe.cli import cli
 from probe.evaluation.kinds.registry import kinds
-from probe.evaluation.tasks import ready_tasks
+from probe.protocols import ready_tasks
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")

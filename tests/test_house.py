@@ -27,7 +27,7 @@ FLOORS = (
     ("extraction", "evaluation", "reporting", "record_check"),
     ("models", "heads", "measures", "engines"),
     ("store", "records", "data"),
-    ("files", "foreign_files", "model_names", "environment"),
+    ("files", "foreign_files", "model_names", "protocols", "environment"),
     ("schema",),
     ("errors", "version", "brief"),
 )

@@ -347,16 +347,24 @@ def similarity(
 
 
 @command()
+@click.argument("name", required=False, metavar="[TASK]")
 @format_option("text", "json")
-def tasks(form: str) -> None:
-    """List the built-in tasks.
+def tasks(name: str | None, form: str) -> None:
+    """List the built-in tasks, or show one with its protocol.
+
+    A protocol is whose task it is, the corpus with the command that runs it, and every point in
+    which scores differ from the published ones.
 
     \b
     Example:
-      probe tasks --format json
+      probe tasks superb-ks
     """
-    from probe.evaluation.tasks import open_task, ready_tasks
+    from probe.evaluation.tasks import open_task
+    from probe.protocols import NOT_OFFERED, ready_tasks
 
+    if name:
+        _print_task(open_task(name), form)
+        return
     opened = list(map(open_task, ready_tasks()))
     if form == "json":
         print_json(
@@ -366,3 +374,30 @@ def tasks(form: str) -> None:
     print_table(
         ["task", "kind", "description"], [[t.name, t.kind.name, t.description] for t in opened]
     )
+    for task, reason in NOT_OFFERED.items():
+        click.echo(f"{task} is not offered: {reason}.", err=True)
+
+
+def _print_task(task: "Task", form: str) -> None:
+    """Print one task: its settings that differ from its kind's defaults, and its protocol."""
+    protocol = task.protocol
+    settings = task.settings.model_dump(exclude_defaults=True)
+    if form == "json":
+        about = {"task": task.name, "kind": task.kind.name, "description": task.description}
+        known = protocol.model_dump() | {"command": protocol.command(task.spec)} if protocol else {}
+        print_json(about | {"version": task.version, "settings": settings, "protocol": known})
+        return
+    click.echo(f"{task.name} ({task.kind.name}, version {task.version}): {task.description}")
+    click.echo(
+        "Settings: " + (", ".join(f"{k} = {v!r}" for k, v in settings.items()) or "defaults")
+    )
+    if not protocol:
+        return
+    click.echo(f"Protocol: {protocol.of}")
+    click.echo(f"Corpus: {protocol.audio}. From {protocol.download}")
+    click.echo(f"Command: {protocol.command(task.spec)}")
+    click.echo("Deviations:" if protocol.deviations else "Deviations: none")
+    for number, sentence in enumerate(protocol.deviations, start=1):
+        click.echo(f"  {number}. {sentence}")
+    if protocol.clean:
+        click.echo(f"The same question with statistics that hold: {protocol.clean}")

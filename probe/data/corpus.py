@@ -43,7 +43,7 @@ class Utterance:
     Attributes:
         key: unique name in the corpus: the ``id`` column, otherwise the path as the manifest has
             it, with ``#`` and the excerpt behind it where it is not a whole file.
-        path: the audio file.
+        file: the path of the audio file.
         duration_s: seconds, those of an excerpt from its start to its end; None where the manifest
             does not say.
         extra: the manifest's further columns.
@@ -53,7 +53,7 @@ class Utterance:
     """
 
     key: str
-    path: Path
+    file: str
     text: str
     speaker: str
     domain: str
@@ -69,6 +69,11 @@ class Utterance:
         return brief(
             self, self.key, self.split, self.speaker, self.domain, duration, self.condition
         )
+
+    @property
+    def path(self) -> Path:
+        """The audio file. It is made on each call: a million of them would take 0.4 GB."""
+        return Path(self.file)
 
     def audio_sha256(self) -> str:
         """The sha256 of its audio as a store has it: of the file, or of an excerpt of it.
@@ -216,8 +221,9 @@ def load_corpus(
             )
         corpus = read_corpus(source, audio_root)
     elif hasattr(source, "iloc") and hasattr(source, "columns"):
-        reading = read_frame(source, Path(audio_root or ""), name or "dataframe")
-        corpus = _corpus(reading, "", audio_root)
+        with _uncollected():
+            reading = read_frame(source, Path(audio_root or ""), name or "dataframe")
+            corpus = _corpus(reading, "", audio_root)
     else:
         raise ProbeError(
             f"a {type(source).__name__} is no corpus; expected a path, FORM:ROOT#PART, or a pandas "
@@ -247,7 +253,8 @@ def noise_rows(manifest: Path, audio_root: Path | None = None) -> tuple[Utteranc
 def read_corpus(source: Path | str, audio_root: Path | str | None = None) -> Corpus:
     """As `load_corpus`, but a corpus may have nothing but rows of split ``noise``."""
     text, rule = rule_of_source(os.fspath(source))
-    corpus = _corpus(registry.read(text), text, audio_root)
+    with _uncollected():
+        corpus = _corpus(registry.read(text), text, audio_root)
     return split_corpus(corpus, rule) if rule else corpus
 
 
@@ -261,7 +268,7 @@ def _corpus(reading: Reading, source: str, audio_root: Path | str | None) -> Cor
     bar = tqdm(
         reading.rows, desc=f"check {reading.name}", unit="row", delay=1, leave=False, disable=None
     )
-    with bar as rows, _uncollected():
+    with bar as rows:
         utterances = list(_checked(rows, reading.folder, root, problems))
     refuse_problems(problems)
     if not utterances:
@@ -271,10 +278,8 @@ def _corpus(reading: Reading, source: str, audio_root: Path | str | None) -> Cor
         )
     unlabelled = ("path", "id", "duration_s", *EXCERPT_COLUMNS)
     columns = tuple(name for name in reading.columns if name not in unlabelled)
-    speech, noise = (
-        tuple(item for item in utterances if (item.split == "noise") == is_noise)
-        for is_noise in (False, True)
-    )
+    noise = tuple(item for item in utterances if item.split == "noise")
+    speech = tuple(item for item in utterances if item.split != "noise")
     return Corpus(reading.name, reading.sha256, speech, columns, reading.folder, source, noise)
 
 
@@ -297,8 +302,9 @@ def _checked(
     first_where: dict[str, str] = {}  # of each key
     shared = SharedRecordings()
     folders = Folders(root)
-    for row in rows:
-        where, values = row.where, row.values
+    base = f"{folder}/"
+    splits = {"", *SPLITS}
+    for where, values in rows:
         written = values["path"]
         if not written.strip():
             problems.append(f"{where}: path is empty. Name an audio file or remove the row.")
@@ -310,13 +316,16 @@ def _checked(
                 "correct the row."
             )
             continue
-        path, real, reason = _audio(folder, written, root, folders)
+        file = os.path.normpath(written if written.startswith("/") else base + written)
+        reason = ""
+        if not (real := folders.real_file(file)):
+            file, real, reason = _unusual_audio(folder, written, root, folders)
         part = _excerpt(where, values, problems)
         excerpt = part or WHOLE
-        named = "#".join(filter(None, [os.path.normpath(written), str(excerpt)]))
-        key = values.get("id") or (named if part else where)  # a part that is unknown has no name
+        # A part that is unknown has no name.
+        key = values.get("id") or (_name(written, part) if part else where)
         split = values.get("split", "")
-        if split not in ("", *SPLITS):
+        if split not in splits:
             expected = ", ".join(SPLIT_WORDS)
             problems.append(f"{where}: split {split!r}; expected one of {expected}.")
         if (first := first_where.setdefault(key, where)) is not where:
@@ -334,10 +343,18 @@ def _checked(
         if reason:
             problems.append(f"{where}: {reason}")
         duration_s = _duration(where, values.get("duration_s", ""), problems) or excerpt.duration_s
-        text, speaker, domain = (values.get(name, "") for name in ("text", "speaker", "domain"))
-        extra = {name: value for name, value in values.items() if name not in MEANINGS} or NO_LABELS
+        extra = NO_LABELS
+        if not values.keys() <= MEANINGS:
+            extra = {name: value for name, value in values.items() if name not in MEANINGS}
         yield Utterance(
-            *(key, path, text, speaker, domain, split, duration_s, extra),
+            key,
+            file,
+            values.get("text", ""),
+            values.get("speaker", ""),
+            values.get("domain", ""),
+            split,
+            duration_s,
+            extra,
             excerpt=excerpt,
             where=where,
         )
@@ -346,23 +363,26 @@ def _checked(
         log.warning(note)
 
 
-def _audio(
+def _name(written: str, part: Excerpt) -> str:
+    """The name of a row without an id: its path, and the part of the file that it is."""
+    path = os.path.normpath(written)
+    return path if part is WHOLE else "#".join(filter(None, [path, str(part)]))
+
+
+def _unusual_audio(
     folder: Path, written: str, root: Path | None, folders: Folders
-) -> tuple[Path, str, str]:
-    """The file that a row names, its path with symbolic links resolved, and why it cannot be used,
-    empty where it can.
+) -> tuple[str, str, str]:
+    """The path of what a row names and `Folders.real_file` does not know, the same with symbolic
+    links resolved, and why it cannot be used, empty where it can.
     """
-    text = os.path.normpath(written if written.startswith("/") else f"{folder}/{written}")
-    if real := folders.real_file(text):
-        return Path(text), real, ""
     path = _audio_path(folder, written, folders)
     try:
         real = os.path.realpath(path)
     except ValueError:  # a NUL: `why_missing` says so
-        real = text
+        real = str(path)
     if reason := _outside(path, root):
-        return path, real, f"{written} {reason}"
-    return path, real, why_missing(path, written, folder, folders)
+        return str(path), real, f"{written} {reason}"
+    return str(path), real, why_missing(path, written, folder, folders)
 
 
 def _excerpt(where: str, values: Mapping[str, str], problems: list[str]) -> Excerpt | None:

@@ -205,20 +205,24 @@ def _by_place(rows: Iterable[tuple[str, Interval]], recordings: Recordings, sha2
 def _read_folder(
     folder: Path, corpus: Corpus, durations_s: Mapping[str, float], tier: str, types: str
 ) -> _Labels:
-    """The labels in a folder of TextGrids, or of CTM or RTTM files.
+    """The labels in a folder of TextGrids, or of PHN, CTM or RTTM files.
 
     Raises:
         ProbeError: it has several forms.
     """
-    forms = {name: sorted(folder.rglob(f"*.{name}")) for name in ("TextGrid", "ctm", "rttm")}
+    forms = {
+        name: sorted(folder.rglob(f"*.{name}"))
+        for name in ("TextGrid", "PHN", "phn", "ctm", "rttm")
+    }
     present = [name for name, files in forms.items() if files]
     if len(present) > 1:
         raise ProbeError(
             f"{folder}: holds {' and '.join(f'{name} files' for name in present)}; expected one "
             "form. Put each form into a folder of its own."
         )
-    if present in ([], ["TextGrid"]):
-        return _read_textgrids(folder, forms["TextGrid"], corpus, durations_s, (tier, types))
+    form = present[0] if present else "TextGrid"
+    if form in ("TextGrid", "PHN", "phn"):
+        return _read_by_name(folder, forms[form], corpus, durations_s, (tier, types))
     recordings = Recordings(corpus, folder)
     contents = {path: path.read_bytes() for path in forms[present[0]]}
     rows = itertools.chain.from_iterable(
@@ -232,25 +236,27 @@ def _read_folder(
     return _by_place(rows, recordings, sha256_of_json(shas))
 
 
-def _read_textgrids(
+def _read_by_name(
     folder: Path,
     paths: Sequence[Path],
     corpus: Corpus,
     durations_s: Mapping[str, float],
     tiers: tuple[str, str],
 ) -> _Labels:
-    """The labels in a folder of TextGrids; only those of utterances that are asked for are read.
+    """The labels in a folder of files of one form, one for each recording; only those of utterances
+    that are asked for are read.
 
     Raises:
         ProbeError: one belongs to two recordings, or is damaged.
     """
     files = {path.relative_to(folder): path for path in paths}
+    ending = paths[0].suffix if paths else ".TextGrid"
     by_name: dict[str, list[Path]] = defaultdict(list)
     for place in files:
         by_name[place.name].append(place)
 
     def place_of(name: str) -> Path | None:
-        place = Path(name).with_suffix(".TextGrid")
+        place = Path(name).with_suffix(ending)
         if place in files:
             return place
         alike = by_name.get(place.name, [])

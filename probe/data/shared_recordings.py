@@ -4,7 +4,6 @@ Excerpts that do not overlap, or that are of different channels, may be in diffe
 share speakers, room and microphone, so they are named.
 """
 
-from collections import defaultdict
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -36,7 +35,9 @@ class SharedRecordings:
     """Which rows use which recording, of the rows that were added."""
 
     def __init__(self) -> None:
-        self._uses: dict[str | tuple[str, str], list[_Use]] = defaultdict(list)
+        # Most recordings have one use; making a `_Use` takes longer than the rest of `add`.
+        self._first: dict[str | tuple[str, str], tuple[str, str, Excerpt, str]] = {}
+        self._several: dict[str | tuple[str, str], list[_Use]] = {}
 
     def add(self, where: str, file: str, split: str, excerpt: Excerpt, written: str) -> None:
         """Add a row.
@@ -47,7 +48,10 @@ class SharedRecordings:
             written: its path as the row has it.
         """
         recording = (file, excerpt.member) if excerpt.member else file
-        self._uses[recording].append(_Use(where, split, excerpt, written))
+        use = (where, split, excerpt, written)
+        first = self._first.setdefault(recording, use)
+        if first is not use:
+            self._several.setdefault(recording, [_Use(*first)]).append(_Use(*use))
 
     def problems(self) -> Iterator[str]:
         """What is wrong: sound that is in two splits."""
@@ -73,8 +77,8 @@ class SharedRecordings:
         )
 
     def _shared(self) -> Iterator[list[_Use]]:
-        for uses in self._uses.values():
-            if len(uses) > 1 and any(item.split != uses[0].split for item in uses):
+        for uses in self._several.values():
+            if any(item.split != uses[0].split for item in uses):
                 yield uses
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from probe.brief import counted
 from probe.data.conditions.grammar import CLEAN
 from probe.data.corpus import Corpus, Utterance
 from probe.data.intervals import IntervalSet, LabelledInterval
@@ -396,19 +397,13 @@ def layer_sum(
         widths: layer -> numbers in one of its rows, as heads read them.
         n_rows: rows of each layer that are held together, as float32.
     """
-    width, n_layers = max(Counter(widths.values()).items(), key=lambda item: (item[1], item[0]))
-    n_bytes = 4 * n_rows * width * n_layers
-    why = ""
+    width, n_layers = _widest(widths)
+    why = _too_large(width, n_layers, n_rows, memory_bytes)
     if len(widths) == 1:
         why = "the store has one layer"
     elif n_layers == 1:
         texts = listed([f"{name} {size}" for name, size in widths.items()])
         why = f"no two layers have the same width: {texts}"
-    elif n_bytes > memory_bytes:
-        why = (
-            f"all layers take {n_bytes / 1e9:.1f} GB as float32, --memory is "
-            f"{memory_bytes / 1e9:.1f} GB"
-        )
     if why:
         level = logging.INFO if len(widths) == 1 else logging.WARNING
         log.log(
@@ -419,14 +414,62 @@ def layer_sum(
             why,
         )
         return None
+    return _sum_of(features, widths, width)
+
+
+def whole_sum(
+    task: str, features: Features, widths: Mapping[str, int], n_rows: int, memory_bytes: int
+) -> LayerSum:
+    """As `layer_sum`, for a task that has no other score: one layer is a sum of one.
+
+    Raises:
+        ProbeError: the layers do not fit into memory.
+    """
+    width, n_layers = _widest(widths)
+    if why := _too_large(width, n_layers, n_rows, memory_bytes):
+        raise ProbeError(
+            f"{task}: no weighted sum of {counted(n_layers, 'layer')}: {why}. Give more --memory, "
+            "or fewer layers or utterances."
+        )
+    return _sum_of(features, widths, width)
+
+
+def summed_layers(names: Sequence[str]) -> list[str]:
+    """The layers that SUPERB sums, out of those of a store; all where none has a number.
+
+    >>> summed_layers(["conv", "0", "1", "2", "final"])
+    ['0', '1', 'final']
+    """
+    numbered = sorted((name for name in names if name.isdecimal()), key=int)
+    if not numbered:
+        return list(names)
+    return [*numbered[:-1], "final"] if "final" in names else numbered
+
+
+def _widest(widths: Mapping[str, int]) -> tuple[int, int]:
+    """The width of a sum, and how many layers have it."""
+    return max(Counter(widths.values()).items(), key=lambda item: (item[1], item[0]))
+
+
+def _too_large(width: int, n_layers: int, n_rows: int, memory_bytes: int) -> str:
+    """Why layers cannot be held together; empty where they can."""
+    n_bytes = 4 * n_rows * width * n_layers
+    if n_bytes <= memory_bytes:
+        return ""
+    memory = f"--memory is {memory_bytes / 1e9:.1f} GB"
+    return f"all layers take {n_bytes / 1e9:.1f} GB as float32, {memory}"
+
+
+def _sum_of(features: Features, widths: Mapping[str, int], width: int) -> LayerSum:
     left_out = [f"{name} ({size} wide)" for name, size in widths.items() if size != width]
     left_out += [f"{name} (other frames)" for name in features.store.layers if name not in widths]
+    names = [name for name, size in widths.items() if size == width]
     note = (
-        f"a sum of the {n_layers} layers {width} wide; left out: {', '.join(left_out)}"
+        f"a sum of the {len(names)} layers {width} wide; left out: {', '.join(left_out)}"
         if left_out
         else ""
     )
-    return LayerSum([name for name, size in widths.items() if size == width], note)
+    return LayerSum(names, note)
 
 
 def block_of(utterance: Utterance) -> str:

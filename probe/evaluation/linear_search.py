@@ -9,7 +9,7 @@ from probe.errors import ProbeError
 from probe.heads.linear.linear_probe import LinearProbe
 from probe.measures.block_sums import class_counts
 from probe.measures.counts import trial_counts, value_of
-from probe.measures.metrics import ACCURACY, AUC, metric_of
+from probe.measures.metrics import ACCURACY, AUC, EER, metric_of
 
 # Rows that are judged by blocks are so many at a time: a product's last bits depend on how many
 # rows it has.
@@ -62,7 +62,7 @@ def _value(metric: str, probe: Any, rows: Any, truth: np.ndarray) -> float:
         ProbeError: it is undefined.
     """
     block = ["dev"] * len(truth)
-    if metric == AUC.name:
+    if metric in (AUC.name, EER.name):
         target = truth == probe.classes_[1]
         return value_of(trial_counts(block, block, target, log_odds(probe, rows)), metric)
     classes = np.union1d(probe.classes_, truth).tolist()

@@ -21,9 +21,12 @@ from probe.errors import ProbeError, UsageError, listed
 from probe.evaluation.kind import Kind, S
 from probe.evaluation.kinds.registry import kinds
 from probe.files import sha256_of_file, sha256_of_json
+from probe.protocols import NOT_OFFERED, Protocol, protocols, ready_tasks
 from probe.schema import Schema, checked
 
 log = logging.getLogger("probe")
+
+RENAMED = {"asr-ctc-superb": "superb-asr", "speaker-verify-superb": "superb-asv"}
 
 
 class About(Schema):
@@ -32,6 +35,7 @@ class About(Schema):
     name: str = ""
     version: int = 1
     description: str = ""
+    protocol: Protocol | None = None
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,7 @@ class Task(Generic[S]):
         settings: of the kind's own class.
         of: the task that this one wraps.
         folder: of the task's file.
+        protocol: the published one that it follows, if any.
         spec: how it was named: a ready task's name, or a file.
         overrides: the keys that were set beside it.
     """
@@ -55,6 +60,7 @@ class Task(Generic[S]):
     settings: S
     of: "Task[Any] | None" = None
     folder: Path = Path()
+    protocol: Protocol | None = None
     spec: str = ""
     overrides: Mapping[str, Any] = field(default_factory=dict)
 
@@ -119,18 +125,6 @@ class Task(Generic[S]):
         return self.inner.kind.needs | self.inner.settings.needs
 
 
-def task_folder() -> Path:
-    """Where the ready tasks lie: inside the installed package, or beside it in a checkout."""
-    package = Path(__file__).resolve().parent.parent
-    installed = package / "tasks"
-    return installed if installed.is_dir() else package.parent / "tasks"
-
-
-def ready_tasks() -> dict[str, Path]:
-    """Name -> file of every ready task."""
-    return {path.stem: path for path in sorted(task_folder().glob("*.toml"))}
-
-
 def open_task(name: str | Path, overrides: Mapping[str, Any] | None = None) -> Task[Any]:
     """A ready task by its name, or the task in a TOML file.
 
@@ -141,10 +135,16 @@ def open_task(name: str | Path, overrides: Mapping[str, Any] | None = None) -> T
     Raises:
         ProbeError: no such task, not TOML, an unknown key, or a value that its kind cannot use.
     """
-    text = str(name)
+    text, given = _twin(str(name))
     path = Path(text) if text.endswith(".toml") or "/" in text else ready_tasks().get(text)
+    if text in NOT_OFFERED:
+        raise UsageError(f"task {text}: not offered: {NOT_OFFERED[text]}.")
     if path is None or not path.is_file():
-        close = difflib.get_close_matches(text, ready_tasks(), n=1)
+        close = (
+            [RENAMED[text]]
+            if text in RENAMED
+            else difflib.get_close_matches(text, ready_tasks(), 1)
+        )
         hint = f" Did you mean {close[0]!r}?" if close else ""
         raise UsageError(
             f"task {text!r}: no ready task and no TOML file.{hint} Ready: "
@@ -155,7 +155,18 @@ def open_task(name: str | Path, overrides: Mapping[str, Any] | None = None) -> T
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ProbeError(f"{path}: not TOML ({error}).") from error
     changes = {key: value for key, value in (overrides or {}).items() if value is not None}
-    return replace(_task(path, content, changes), spec=text)
+    return replace(_task(path, content, given | changes), spec=str(name))
+
+
+def _twin(name: str) -> tuple[str, dict[str, str]]:
+    """The ready task and the overrides that a name stands for: ``clean-ks`` is what ``superb-ks``
+    names as the same question with statistics that hold; another name is itself.
+    """
+    protocol = protocols().get(name.replace("clean-", "superb-", 1))
+    if not (name.startswith("clean-") and protocol and protocol.clean):
+        return name, {}
+    task, _, label = protocol.clean.partition(" --label ")
+    return task, {"label": label} if label else {}
 
 
 def _task(path: Path, content: dict[str, Any], overrides: Mapping[str, Any]) -> Task[Any]:
@@ -186,6 +197,7 @@ def _task(path: Path, content: dict[str, Any], overrides: Mapping[str, Any]) -> 
         settings,
         inner,
         path.parent,
+        entries.protocol,
         overrides=changes,
     )
 

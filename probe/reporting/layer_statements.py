@@ -123,7 +123,8 @@ def curves_of_records(layers: pd.DataFrame, specs: Mapping[str, str]) -> list[Cu
         & layers["value"].notna()
     ]
     curves = []
-    for (model, task, corpus, head), cells in rows.groupby(["model", "task", "corpus", "head"]):
+    for key, cells in rows.groupby(["model", "task", "corpus", "head"]):
+        model, task, corpus, head = map(str, key)
         of = f"{task} ({corpus}, {head}, {cells['metric'].iloc[0]})"
         points = {row["layer"]: _point(row) for row in cells.to_dict("records")}
         chosen = cells.loc[cells["chosen"].astype(bool), "layer"].tolist()
@@ -148,7 +149,8 @@ def curves_of_similarity(frame: pd.DataFrame) -> list[Curve]:
     ]
     curves = []
     by = ["model", "spec", "other_model", "corpus", "view", "split"]
-    for (model, spec, other, *where), cells in rows.groupby(by):
+    for key, cells in rows.groupby(by):
+        model, spec, other, *where = map(str, key)
         if cells["other_layer"].nunique() == 1:
             points = [
                 _point(row | {"higher_is_better": True}, "cca") for row in cells.to_dict("records")

@@ -413,7 +413,7 @@ def excerpts(tmp_path: Path) -> Corpus:
         ("call.wav", "right", Excerpt(1, 2, channel=2)),
     ]
     utterances = tuple(
-        Utterance(key, tmp_path / name, "", "", "", "train", excerpt=excerpt)
+        Utterance(key, str(tmp_path / name), "", "", "", "train", excerpt=excerpt)
         for name, key, excerpt in parts
     )
     return Corpus("corpus", "", utterances, (), tmp_path)

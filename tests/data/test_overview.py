@@ -242,9 +242,7 @@ def corpus_of(*texts: str, **columns: list[str]) -> Overview:
     for number, (split, text) in enumerate(item.split(": ", 1) for item in texts):
         values = {name: column[number] for name, column in columns.items()}
         speaker, domain = values.pop("speaker", "s"), values.pop("domain", "d")
-        rows.append(
-            Utterance(f"u{number}", Path("a.wav"), text, speaker, domain, split, None, values)
-        )
+        rows.append(Utterance(f"u{number}", "a.wav", text, speaker, domain, split, None, values))
     extra = [name for name in columns if name not in ("speaker", "domain")]
     corpus = Corpus("c", "", tuple(rows), ("text", "speaker", "domain", "split", *extra))
     return overview(corpus, most_files=0)
@@ -312,8 +310,8 @@ def test_excerpts_and_further_columns_are_written(tmp_path: Path) -> None:
     wave(tmp_path / "a.wav")
     path, unknown = tmp_path / "a.wav", ("", "", "", "")
     utterances = (
-        Utterance("u1", path, *unknown, extra={"sex": "f"}, excerpt=Excerpt(0.1, 0.25, 1)),
-        Utterance("u2", path, *unknown, extra={"sex": "m, or f"}),
+        Utterance("u1", str(path), *unknown, extra={"sex": "f"}, excerpt=Excerpt(0.1, 0.25, 1)),
+        Utterance("u2", str(path), *unknown, extra={"sex": "m, or f"}),
     )
     columns = ("text", "speaker", "domain", "split", "sex")
     write_manifest(Corpus("c", "", utterances, columns), tmp_path / "c.csv")

@@ -16,7 +16,7 @@ COLUMNS = ("text", "speaker", "domain", "split", "sex")
 
 
 def row(number: int, speaker: str, **changed: Any) -> Utterance:
-    usual = {"key": f"u{number}", "path": Path(f"/audio/{number}.wav"), "text": f"text {number}"}
+    usual = {"key": f"u{number}", "file": f"/audio/{number}.wav", "text": f"text {number}"}
     usual |= {"speaker": speaker, "domain": "", "split": "", "duration_s": 2.0}
     return Utterance(**{**usual, **changed})
 
@@ -104,7 +104,7 @@ def test_a_value_with_one_group_is_trained_on() -> None:
 
 
 def test_rows_of_one_audio_file_stay_together() -> None:
-    rows = [row(i, f"s{i % 2}", path=Path(f"/audio/{i // 4}.wav")) for i in range(40)]
+    rows = [row(i, f"s{i % 2}", file=f"/audio/{i // 4}.wav") for i in range(40)]
     corpus = split_corpus(Corpus("calls", "0" * 64, tuple(rows), COLUMNS), "recording:60/20/20")
     splits: dict[Path, set[str]] = {}
     for item in corpus.utterances:
@@ -115,8 +115,8 @@ def test_rows_of_one_audio_file_stay_together() -> None:
 
 
 def test_members_of_an_archive_are_recordings_of_their_own() -> None:
-    shard = Path("/audio/shard.tar")
-    rows = [row(i, "", path=shard, excerpt=Excerpt(member=f"{i}.wav")) for i in range(10)]
+    shard = "/audio/shard.tar"
+    rows = [row(i, "", file=shard, excerpt=Excerpt(member=f"{i}.wav")) for i in range(10)]
     corpus = split_corpus(Corpus("shards", "0" * 64, tuple(rows), COLUMNS), "recording:60/20/20")
     assert Counter(split_of(corpus).values()) == {"train": 6, "dev": 2, "test": 2}
 
@@ -230,7 +230,7 @@ def test_folds_of_a_column_are_in_the_order_of_their_numbers() -> None:
 def test_folds_that_a_column_cannot_give_are_refused(caplog: pytest.LogCaptureFixture) -> None:
     def corpus(*sessions: str, path: str = "/audio/{}.wav") -> Corpus:
         rows = [
-            row(i, "s", extra={"session": session}, path=Path(path.format(i)))
+            row(i, "s", extra={"session": session}, file=path.format(i))
             for i, session in enumerate(sessions)
         ]
         return Corpus("spoken", "0" * 64, tuple(rows), (*COLUMNS, "session"))

@@ -23,9 +23,7 @@ from probe.extraction.settings import Running
 
 
 def rows(*texts: str) -> list[Utterance]:
-    return [
-        Utterance(f"u{n}", Path("a.wav"), text, "", "", "train") for n, text in enumerate(texts)
-    ]
+    return [Utterance(f"u{n}", "a.wav", text, "", "", "train") for n, text in enumerate(texts)]
 
 
 def test_empty_transcripts_are_those_without_anything_to_see() -> None:

@@ -260,7 +260,7 @@ def test_trials_of_one_kind_are_refused(
 
 def speakers(n_speakers: int, n_each: int) -> list[Utterance]:
     return [
-        Utterance(f"{speaker}-{i}", Path(f"{speaker}-{i}.wav"), "", f"s{speaker}", "", "dev")
+        Utterance(f"{speaker}-{i}", f"{speaker}-{i}.wav", "", f"s{speaker}", "", "dev")
         for i in range(n_each)
         for speaker in range(n_speakers)
     ]
@@ -312,7 +312,7 @@ def test_fewer_trials_are_drawn_where_there_are_no_more_pairs() -> None:
 
 
 def test_utterances_of_unknown_speakers_are_in_no_drawn_trial() -> None:
-    unknown = [Utterance(f"x{i}", Path(f"x{i}.wav"), "", "", "", "dev") for i in range(20)]
+    unknown = [Utterance(f"x{i}", f"x{i}.wav", "", "", "", "dev") for i in range(20)]
     drawn = draw_trials(unknown + speakers(3, 3), 600, seed=0)
     assert all(trial.enroll.speaker and trial.test.speaker for trial in drawn.trials)
 

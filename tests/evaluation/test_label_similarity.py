@@ -24,7 +24,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def compared(world: Path, to: Path, **how: Any) -> dict[str, Any]:
     others = {name: how.pop(name) for name in ("conditions", "against") if name in how}
-    how = {"labels": world / "phones.csv", "split": "all"} | how
+    how = dict[str, Any]({"labels": world / "phones.csv", "split": "all"}) | how
     [path] = similarity(
         *("planted", world / "corpus.csv", world / "features", to),
         comparing=Comparing(**how),

@@ -29,7 +29,7 @@ from probe.errors import ProbeError, UsageError
 from probe.evaluation.kinds.classify import Settings
 from probe.evaluation.progress import Progress, progress_of
 from probe.evaluation.run import Run
-from probe.evaluation.tasks import log_columns, open_task, ready_tasks, same_question
+from probe.evaluation.tasks import log_columns, open_task, same_question
 from probe.evaluation.trial_lists import Scope
 from probe.evaluation.unfinished import Unfinished
 from probe.extraction.extract import extract
@@ -39,6 +39,7 @@ from probe.measures.uncertainty import interval
 from probe.models.encoder import ModelInfo
 from probe.models.frames import FrameGrid
 from probe.pipeline import bench
+from probe.protocols import ready_tasks
 from probe.records import frame_of, read_records
 from probe.reporting.tables.score_tables import search_table, to_csv, to_markdown
 

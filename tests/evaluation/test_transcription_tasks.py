@@ -77,7 +77,7 @@ def planted(n_train: int = 100, **settings: Any) -> tuple[PlantedFeatures, Probl
     generator = np.random.default_rng(1)
     splits = ["train"] * n_train + ["dev"] * 20 + ["test"] * 40
     rows = [
-        Utterance(f"{split}{i}", Path("x.wav"), " ".join(generator.choice(WORDS, 2)), "", "", split)
+        Utterance(f"{split}{i}", "x.wav", " ".join(generator.choice(WORDS, 2)), "", "", split)
         for i, split in enumerate(splits)
     ]
     of = {
@@ -273,7 +273,7 @@ def test_a_normaliser_is_applied_to_both_sides_and_recorded(tmp_path: Path) -> N
 def test_a_text_that_is_changed_again_is_no_error_of_a_perfect_head(tmp_path: Path) -> None:
     task = open_task(own_task(tmp_path, normalize="english"))
     transcripts = Transcripts(task)
-    utterance = Utterance("a", Path("a.wav"), "oh one seven", "", "", "test")
+    utterance = Utterance("a", "a.wav", "oh one seven", "", "", "test")
     part = transcripts.of("test", "", [utterance], Counter())
     assert part.texts == ["017"]
     assert transcripts.as_scored(part.texts) == ["17"]

@@ -25,7 +25,7 @@ ALIASES = {
     ),
     "id": ("id", "utt_id", "utterance_id", "uttid", "utt"),
     "text": ("text", "transcript", "transcription", "sentence", "normalized_text", "wrd"),
-    "speaker": ("speaker", "speaker_id", "spk_id", "spk", "client_id"),
+    "speaker": ("speaker", "speaker_id", "speakerid", "spk_id", "spk", "client_id"),
     "domain": ("domain",),
     "split": ("split",),
     "member": ("member",),

@@ -8,12 +8,13 @@ Readers know a form on disk; `probe.data.corpus` checks the rows of all of them 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from probe.data.excerpts import EXCERPT_COLUMNS
 
 # Columns with a meaning; only ``path`` is compulsory. Any other column can be a label.
 COLUMNS = ("path", "text", "speaker", "domain", "split", "duration_s")
-MEANINGS = (*COLUMNS, "id", *EXCERPT_COLUMNS)
+MEANINGS = frozenset((*COLUMNS, "id", *EXCERPT_COLUMNS))
 SPLITS = ("train", "dev", "test", "noise")
 # Other words for splits, as toolkits write them.
 SPLIT_WORDS = {
@@ -29,8 +30,7 @@ def split_word(word: str) -> str:
     return SPLIT_WORDS.get(word.lower(), word)
 
 
-@dataclass(frozen=True)
-class Row:
+class Row(NamedTuple):
     """One utterance.
 
     Attributes:

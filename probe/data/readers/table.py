@@ -116,25 +116,27 @@ class TableRows:
 
     def __iter__(self) -> Iterator[Row]:
         problems: list[str] = []
-        words: dict[str, str] = {}
-        for index, cells in enumerate(self.table.rows):
-            self.table.rows[index] = ()  # rows are read once, and the corpus keeps what it needs
-            where = self.table.where(index)
+        splits: dict[str, str] = {}  # word -> our name of the split
+        repeated = [name for name in REPEATED if name in self.columns.names]
+        rows = self.table.rows
+        place = f"{self.table.file} {self.table.unit}"
+        for index, number in enumerate(self.table.numbers):
+            cells, rows[index] = rows[index], ()  # they are read once: the corpus keeps its own
+            where = f"{place} {number}"
             try:
                 values = self.columns.values(cells)
             except ValueError as error:
                 problems.append(f"{where}: {error}.")
                 continue
-            values["path"] = self._path(values["path"])
+            written = values["path"]
+            if self.prefix or written.startswith(("$", "{")):
+                values["path"] = self._path(written)
             word = values.get("split", "")
-            split = split_word(word) or self.split
-            if split != word:
-                if word:
-                    words[word] = split
-                values["split"] = split
-            for name in REPEATED:
-                if name in values:
-                    values[name] = sys.intern(values[name])
+            if word not in splits:
+                splits[word] = split_word(word) or self.split
+            split = values["split"] = splits[word]
+            for name in repeated:
+                values[name] = sys.intern(values[name])
             if self.is_split_sure and split != self.split:
                 problems.append(
                     f"{where}: split {word!r}, but the corpus was named with {self.split}= for "
@@ -142,9 +144,9 @@ class TableRows:
                 )
             yield Row(where, values)
         refuse_problems(problems)
-        if words:
-            said = listed([f"{word} as {split}" for word, split in words.items()])
-            log.info("%s: splits are read under our names: %s", self.table.file, said)
+        renamed = [f"{word} as {ours}" for word, ours in splits.items() if word not in ("", ours)]
+        if renamed:
+            log.info("%s: splits are read under our names: %s", self.table.file, listed(renamed))
 
     def _path(self, written: str) -> str:
         if match := DATA_ROOT.match(written):
@@ -299,8 +301,9 @@ def table_of_records(file: str, unit: str, records: Iterable[tuple[int, dict[str
     for number, fields in records:
         row = [""] * len(places)
         for name, value in fields.items():
-            text = value if type(value) is str else _text(value)
-            if isinstance(value, dict | list) and plain_name(name) in ALIASES["path"]:
+            is_nested = isinstance(value, dict | list)
+            text = value if isinstance(value, str) else _text(value)
+            if is_nested and plain_name(name) in ALIASES["path"]:
                 raise ProbeError(
                     f"{file} {unit} {number}: {name} is {text[:60]}; expected the path of one "
                     "file. Write path, start, end and channel as fields of their own."

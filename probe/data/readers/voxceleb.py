@@ -4,6 +4,9 @@ Source: https://www.robots.ox.ac.uk/~vgg/data/voxceleb/vox1.html. ``iden_split.t
 id10001/1zcIwhmdeo4/00001.wav``; 1 is train, 2 dev and 3 test. Utterances are named as there, which
 is also how the trial lists name them. ``vox1_meta.csv`` gives gender and nationality where it lies
 beside.
+
+``voxceleb:ROOT#verification`` divides the same utterances by speakers instead, for trial lists: the
+40 speakers of VoxCeleb1's test set are test, and every twelfth of the other speakers is dev.
 """
 
 from pathlib import Path
@@ -15,6 +18,9 @@ from probe.errors import ProbeError, listed, refuse_problems
 LIST = "iden_split.txt"
 META = "vox1_meta.csv"
 SPLITS = {"1": "train", "2": "dev", "3": "test"}
+VERIFICATION = "verification"
+TESTED = range(10270, 10310)  # numbers of the speakers of the test set
+DEV_EVERY = 12
 # Folders of speakers, depending on how the archives were unpacked.
 FOLDERS = (
     "wav",
@@ -30,7 +36,7 @@ FOLDERS = (
 
 def read_voxceleb(source: Source) -> Reading:
     """The utterances of the list in ``voxceleb:ROOT`` (or ``voxceleb:ROOT#LIST``, another of the
-    same form).
+    same form), or of its list by speakers (``voxceleb:ROOT#verification``).
 
     Raises:
         ProbeError: no list, lines of another form, speakers whose folder is not there, utterances
@@ -43,7 +49,8 @@ def read_voxceleb(source: Source) -> Reading:
             f"{source.text}: expected one list, whose lines say the split of each utterance. Write "
             f"voxceleb:ROOT#{LIST}."
         )
-    path = _list(source, names[0])
+    by_speakers = names == [VERIFICATION]
+    path = _list(source, LIST if by_speakers else names[0])
     speakers = {
         item.name: folder
         for folder in reversed(FOLDERS)
@@ -76,7 +83,7 @@ def read_voxceleb(source: Source) -> Reading:
                 "id": name,
                 "path": f"{speakers[parts[0]]}/{name}",
                 "speaker": parts[0],
-                "split": SPLITS[number],
+                "split": _split(parts[0]) if by_speakers else SPLITS[number],
                 "video": parts[1],
                 "gender": gender,
                 "nationality": nationality,
@@ -85,7 +92,16 @@ def read_voxceleb(source: Source) -> Reading:
     refuse_problems(problems)
     columns = (*COLUMNS, "id", "video", *(("gender", "nationality") if labels else ()))
     items = list(rows.values())
-    return Reading("voxceleb1", values_sha256(items, columns), root, columns, items)
+    corpus = f"voxceleb1-{VERIFICATION}" if by_speakers else "voxceleb1"
+    return Reading(corpus, values_sha256(items, columns), root, columns, items)
+
+
+def _split(speaker: str) -> str:
+    """The split of a speaker for verification."""
+    number = int("".join(filter(str.isdecimal, speaker)) or 0)
+    if number in TESTED:
+        return "test"
+    return "train" if number % DEV_EVERY else "dev"
 
 
 def _list(source: Source, name: str) -> Path:

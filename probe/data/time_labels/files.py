@@ -1,4 +1,4 @@
-"""One reader for every form of a file of labels over time: CSV, TextGrid, CTM and RTTM.
+"""One reader for every form of a file of labels over time: CSV, TextGrid, PHN, CTM and RTTM.
 
 The form follows from the file's ending, or else from its content. CSV is UTF-8 with the columns
 ``path,start,end`` and one for each tier; it may instead have the columns ``label`` and ``tier``,
@@ -18,13 +18,15 @@ from probe.data.csv_tables import decoded_table, table_rows
 from probe.data.time_labels.interval import Interval
 from probe.data.time_labels.nist import ctm_labels, is_ctm, is_rttm, rttm_labels
 from probe.data.time_labels.textgrid import read_textgrid
+from probe.data.time_labels.timit import ENDING as PHN
+from probe.data.time_labels.timit import read_phn
 from probe.errors import ProbeError
 
 TIER = "phones"  # that a task reads where it names none; a CSV file may call it ``label``
 TIMES = ("path", "start", "end")
 EXPECTED = (
     f"a CSV file with the columns {','.join(TIMES)},label, a CTM or RTTM file, or a folder of "
-    "TextGrid, CTM or RTTM files"
+    "TextGrid, PHN, CTM or RTTM files"
 )
 ROUNDING_S = 1e-6  # by which intervals may overlap: times are written with few digits
 HEAD = 1 << 16  # characters of a file that show its form
@@ -74,13 +76,13 @@ def _form(path: Path, content: bytes) -> str:
 
 
 def of_tier(path: Path, tier: str, types: str) -> list[Interval]:
-    """The intervals of a TextGrid's tier, each with the label that the tier ``types`` has at its
-    middle.
+    """The intervals of a tier of a TextGrid or a PHN file, each with the label that the tier
+    ``types`` has at its middle.
 
     Raises:
         ProbeError: the file has no such tier, or is damaged.
     """
-    tiers = read_textgrid(path)
+    tiers = (read_phn if path.suffix.lower() == PHN else read_textgrid)(path)
     for name in (tier, types):
         if name and name not in tiers:
             known = ", ".join(repr(item) for item in tiers) or "no tiers of intervals"

@@ -2,8 +2,8 @@
 regression on every layer.
 
 Metric: accuracy, correct / utterances (higher is better), unless ``metric`` names another one:
-``uar`` (unweighted average recall, or balanced accuracy), ``macro_f1`` or, of two classes, ``auc``.
-Then all of them stand beside it, and of two classes ``eer`` too; the second class in the order of
+``uar`` (unweighted average recall, or balanced accuracy), ``macro_f1`` or, of two classes, ``auc``
+or ``eer`` (lower is better). Then all of them stand beside it; the second class in the order of
 names is the positive one, and its log odds are the scores. The strength of the l2 penalty is the
 one with the best dev value of the metric; among equals the one with the lowest dev cross-entropy.
 SUPERB's SID differs in training: one learned sum of layers, SGD on crops.
@@ -74,7 +74,7 @@ class Settings(TimeLabelSettings, ProjectedSettings):
     label: str = "speaker"
     view: Literal["mean", "meanstd", "interval"] = Field("meanstd", validate_default=True)
     l2: AtLeastOne[Rate] = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
-    metric: Literal["accuracy", "uar", "macro_f1", "auc"] = "accuracy"
+    metric: Literal["accuracy", "uar", "macro_f1", "auc", "eer"] = "accuracy"
     class_weight: Literal["none", "balanced"] = "none"
     standardize: bool = True
     weighted: bool = True
@@ -392,7 +392,9 @@ KIND = Kind(
     Settings,
     run,
     check,
-    lambda settings: Main(HEAD, settings.metric, settings.metric, higher_is_better=True),
+    lambda settings: Main(
+        HEAD, settings.metric, settings.metric, metric_of(settings.metric).higher_is_better
+    ),
     metrics=(*OF_CLASSES, *OF_TWO_CLASSES, CODELENGTH.name),
     by_domain=True,
 )

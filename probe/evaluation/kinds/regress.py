@@ -139,7 +139,7 @@ def _rows(task: Task[Settings], problem: Problem) -> tuple[LabelledRows, Floats]
     ]
     refuse_problems(
         [*dict.fromkeys(problems)],  # of an utterance under several conditions one
-        f"{task.name}: some values of {column} are no numbers. Correct them, or leave them empty "
+        f"{task.name}: some values of {column} are not numbers. Correct them, or leave them empty "
         "where they are unknown. Kind classify predicts names.",
     )
     labels = np.array([float(item.label(column)) for item in rows.utterances])

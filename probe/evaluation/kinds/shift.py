@@ -1,5 +1,6 @@
 """Kind ``shift``: another task, trained on each domain and tested on each. Domains are the values
-of the column ``across``: real domains, or conditions (``condition``).
+of the column ``across``: real domains, or conditions (``condition``). ``domains`` names those that
+are compared; rows of others are left out.
 
 For every domain with training rows the wrapped task is trained on it, chooses settings and layer on
 that domain's dev rows, and is scored on every domain's test rows; its learning curves and online
@@ -13,9 +14,9 @@ from dataclasses import replace
 from typing import Any, ClassVar
 
 from probe.data.corpus import Utterance
-from probe.errors import ProbeError
+from probe.errors import ProbeError, listed
 from probe.evaluation.dataset import Features, Problem, Score, described, lacking
-from probe.evaluation.kind import Kind, Main
+from probe.evaluation.kind import Kind, Main, Several
 from probe.evaluation.kind import Settings as SettingsOfAll
 from probe.evaluation.tasks import Task
 
@@ -23,12 +24,13 @@ log = logging.getLogger("probe")
 
 
 class Settings(SettingsOfAll):
-    """See tasks/README.md."""
+    """See tasks/README.md. No domains: all that the column has."""
 
     of: str = "word-id"
     across: str = "domain"
+    domains: Several[str] = ()
 
-    UNHASHED: ClassVar = {**SettingsOfAll.UNHASHED, "across": "domain"}
+    UNHASHED: ClassVar = {**SettingsOfAll.UNHASHED, "across": "domain", "domains": ()}
     NO_FOLDS: ClassVar = "domains are trained and tested apart already"
 
     @property
@@ -117,6 +119,14 @@ def _domains(task: Task[Settings], problem: Problem) -> list[str]:
         if not rows:
             raise ProbeError(f"{task.name}: {lacking(split, 0, column)}")
     domains = sorted({item.label(column) for item in (*problem.train, *tests)})
+    if wanted := task.settings.domains:
+        if lacking_ones := sorted({*wanted} - {*domains}):
+            raise ProbeError(
+                f"{task.name}: domains: no train or test row has {column} "
+                f"{listed([repr(name) for name in lacking_ones])}; found "
+                f"{listed([repr(name) for name in domains if name], 10) or 'none'}."
+            )
+        domains = sorted(wanted)
     if len(domains) < 2 or "" in domains:
         expected = (
             "two or more conditions, such as --condition clean --condition telephone"
@@ -140,7 +150,7 @@ def _sources(
     def within(rows: Sequence[Utterance], domain: str) -> list[Utterance]:
         return [item for item in rows if item.label(column) == domain]
 
-    for source in sorted({item.label(column) for item in problem.train}):
+    for source in sorted({item.label(column) for item in problem.train} & {*domains}):
         yield (
             source,
             replace(

@@ -15,7 +15,8 @@ Learning rate, epoch, decoder and layer are chosen by dev CER or PER. tasks/READ
 differs from SUPERB.
 
 Control ``shuffled`` is trained at the layer that dev chose, on shuffled training and dev
-transcripts; budgets (`probe.data.label_budgets`) train every layer on some of the utterances.
+transcripts; budgets (`probe.data.label_budgets`) train every layer on some of the utterances. With
+``weighted = "only"`` the sum is all that is trained, on the layers that SUPERB sums.
 
 Where the features were extracted with the checkpoint's own CTC head, its greedy transcripts are
 scored too (head ``own-ctc``, layer ``ctc``), on transcripts case-folded on both sides: fine-tuned
@@ -44,6 +45,8 @@ from probe.evaluation.dataset import (
     layer_sum,
     refuse_empty,
     shuffled,
+    summed_layers,
+    whole_sum,
 )
 from probe.evaluation.kind import AtLeastOne, Count, Kind, Main, ProjectedSettings, Rate, Several
 from probe.evaluation.kinds.error_rates import (
@@ -87,7 +90,7 @@ class Settings(ProjectedSettings):
     hidden_sizes: AtLeastOne[Annotated[int, Field(ge=1, le=1 << 14)]] = (256,)
     activation: Literal["relu", "none"] = "relu"
     spec_augment: bool = False
-    weighted: bool = True
+    weighted: bool | Literal["only"] = True
     units: Literal["characters", "letters", "phones"] = "characters"
     normalize: Literal["none", "lower", "letters", "superb", "english"] = "none"
     lexicon: str = Field("", validate_default=True)
@@ -98,11 +101,18 @@ class Settings(ProjectedSettings):
     beam: int = Field(50, ge=1, le=10**5)
     lm_weight: AtLeastOne[Annotated[float, Field(ge=0, le=100)]] = (1.0, 2.0, 4.0)
     word_score: AtLeastOne[Annotated[float, Field(ge=-100, le=100)]] = (-1.0, 0.0, 1.0)
-    controls: Several[Literal["shuffled"]] = ("shuffled",)
+    controls: Several[Literal["shuffled"]] = Field(("shuffled",), validate_default=True)
     budgets: Several[UtteranceBudget] = ()
 
     UNHASHED: ClassVar = {**ProjectedSettings.UNHASHED, "normalize": NONE.name}
     FILES = ("lexicon", "words", "lm")
+
+    @field_validator("controls", "budgets")
+    @classmethod
+    def _of_layers(cls, names: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        if names and info.data.get("weighted") == "only":
+            raise ValueError("[] with weighted = 'only': they are of single layers")
+        return names
 
     @field_validator("learning_rates")
     @classmethod
@@ -184,8 +194,8 @@ def run(task: Task[Settings], problem: Problem, features: Features) -> Iterator[
     if features.ctc and problem.strict and not transcripts.separator:
         yield from own_head_rates(features, [dev, *tests], transcripts.normaliser, excluded)
     own = Heads(task, problem, features, material, train, dev)
-    layers = features.layers
-    main = _answers(own, weighted=task.settings.weighted)
+    layers = [] if task.settings.weighted == "only" else features.layers
+    main = _answers(own, weighted=bool(task.settings.weighted))
     controls = [_answers(own.shuffled())] if "shuffled" in task.settings.controls else []
     with_budgets = [_answers(heads) for heads in own.with_budgets()]
     for answers, n_layers in (
@@ -340,16 +350,18 @@ class Heads:
     def of_sum(self) -> Iterator[Score]:
         """Scores of the learned sum of layers, where there is one."""
         features, problem = self.features, self.problem
+        is_only = self.task.settings.weighted == "only"
         widths = {
             layer: features.fitting.width or features.store.layers[layer]
-            for layer in features.layers
+            for layer in (summed_layers(features.layers) if is_only else features.layers)
         }
         train, *others = (
             sum(features.of(item).n_rows for item in part.rows)
             for part in (self.train, self.dev, *self.material.tests)
         )
         n_rows = max(train + others[0], *others[1:], 0)
-        summed = layer_sum(self.task.name, features, widths, n_rows, problem.memory_bytes)
+        sum_or_none = whole_sum if is_only else layer_sum
+        summed = sum_or_none(self.task.name, features, widths, n_rows, problem.memory_bytes)
         if summed is None:
             return
         frames, dev_frames = (self._read(summed.layers, part) for part in (self.train, self.dev))

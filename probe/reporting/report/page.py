@@ -238,7 +238,7 @@ def _statements(layers: pd.DataFrame, specs: Mapping[str, str], folders: Sequenc
     if compared:
         curves += curves_of_similarity(read_similarity(*compared))
     rows = verdicts(curves)
-    return _texts(rows, list(rows)) if len(rows) else {}
+    return _texts(rows, list(map(str, rows))) if len(rows) else {}
 
 
 def _main_metrics(records: pd.DataFrame) -> list[tuple[str, str]]:

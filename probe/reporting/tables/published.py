@@ -19,6 +19,7 @@ import pandas as pd
 
 from probe.data.conditions.grammar import CLEAN
 from probe.model_names import RANDOM, unrevised
+from probe.protocols import protocols
 from probe.records import OWN_HEAD
 from probe.reporting.scores import seed_notes
 from probe.reporting.tables.grid import Cell, Column, Grid, of_columns, score, score_of
@@ -142,7 +143,7 @@ def _beside(ours: Row, spec: str) -> Iterator[Row]:
     figures_of = [(entry, figure) for entry in entries for figure in _figures(entry, model)]
     for entry, figure in figures_of:
         percent = Decimal(figure["value"]).scaleb(0 if "%" in entry["figure"] else 2)
-        differs = entry["differs"], published_map()["differs"].get(model, "")
+        differs = differences(entry), published_map()["differs"].get(model, "")
         yield ours | {
             "score": entry["score"],
             "like_theirs": ours[SCORES[entry["score"]]],
@@ -176,6 +177,16 @@ def _fits(entry: Mapping[str, Any], ours: Row) -> bool:
     if "head" in entry:
         return ours["head"] == entry["head"]
     return bool(ours["headline"]) and ours["head"] != OWN_HEAD
+
+
+def differences(entry: Mapping[str, Any]) -> str:
+    """In what our scores differ from an entry's figures: its own words, or else the deviations of
+    the protocols of its tasks.
+    """
+    if "differs" in entry:
+        return str(entry["differs"])
+    known = [protocols()[task].deviations for task in entry["tasks"]]
+    return " ".join(dict.fromkeys(sentence for sentences in known for sentence in sentences))
 
 
 def _figures(entry: Mapping[str, Any], model: str) -> Iterator[dict[str, str]]:

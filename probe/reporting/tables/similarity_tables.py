@@ -138,7 +138,7 @@ def statements_markdown(frame: pd.DataFrame) -> str:
     rows = verdicts(curves_of_similarity(frame))
     if rows.empty:
         return ""
-    columns = {name: [escaped(text) for text in rows[name]] for name in rows}
+    columns = {str(name): [escaped(text) for text in rows[name]] for name in rows}
     return f"\n## Published statements\n\n{markdown(columns, columns)}"
 
 
