@@ -1,32 +1,38 @@
 """How often intervals hold the truth: simulated corpora of speakers, with
 `probe.measures.uncertainty` as it is.
 
-    python benchmarks/coverage.py [--simulations 2000] [--resamples 300] [--jobs 1] [--only
-    accuracy|wer|eer|ccc|uar] [--blocks 12,40] python benchmarks/coverage.py --ties|--comparisons
-    [--simulations 2000]
+    python benchmarks/coverage.py [--simulations 2000] [--method speakers|percentile] [--jobs 1]
+    [--only accuracy ...] [--blocks 12,40]
+    python benchmarks/coverage.py --sets|--comparisons [--simulations 2000]
 
-Prints Markdown: one row per score, one column per number of blocks (speakers), in percent; in
-parentheses how often the interval lay below the truth, how often above it, and how often there was
-none. Then the same for the difference of two equally good models on the same utterances: p is below
-0.05 where 0 is outside. ``--ties`` prints how often `best_and_tied` calls a model worse, of several
-equally good ones and of one that is worse; ``--comparisons`` how often `probe compare` calls any of
-several scores of equally good models better or worse, and how often it would without Holm's
-procedure; scores are of other speakers each. The Monte Carlo error of 95 % of n simulations is
-sqrt(0.95 * 0.05 / n), 0.5 points of 2,000.
+Prints Markdown: one row per score, one column per number of blocks (speakers): how often the
+interval held the truth, in percent, and its median width in points; in parentheses how often the
+interval lay below the truth, how often above it, and how often there was none. Then the same for
+the difference of two equally good models on the same utterances. ``--sets`` prints how often the
+model confidence set leaves out one of several equally good models, and one that is worse;
+``--comparisons`` how often `probe compare` calls any of several scores of equally good models
+better or worse, and how often it would without Holm's procedure. The Monte Carlo error of 95 % of n
+simulations is sqrt(0.95 * 0.05 / n), 0.5 points of 2,000. The same corpora are drawn every time, so
+two versions are compared by running this file with each of them:
+``PYTHONPATH=OTHER_CHECKOUT python benchmarks/coverage.py``.
 
-The corpora, drawn anew each time; the truth is that of infinitely many speakers:
+The corpora, drawn anew each time; the truth is that of infinitely many speakers. Of every kind of
+score there are two families of generators:
 
 * utterances of a speaker: log-normal around 20 (of trials: around 8), sigma 0.5 (``--sigma``), at
   least 1 (2), whatever the speaker's score;
-* accuracy: a speaker's is Beta(8p, 8 - 8p), its mean p 0.8, 0.95 or 0.99;
-* WER: 1 + Poisson(8) words an utterance; a speaker's rate is log-normal with sigma 0.6 and mean
-  0.15; an utterance's errors are Poisson, its own rate Gamma distributed around the speaker's
-  (shape 2);
+* accuracy: a speaker's is Beta(8p, 8 - 8p), its mean p 0.8, 0.95 or 0.99; or logit-normal with
+  standard deviation 1.0, 1.2 and 1.2 on the logit scale and the same means;
+* WER: 1 + Poisson(8) words an utterance; a speaker's rate is log-normal with sigma 0.6, or Gamma
+  with shape 3, its mean 0.15; an utterance's errors are Poisson, its own rate Gamma distributed
+  around the speaker's (shape 2);
 * EER: up to 10 target pairs a speaker, drawn from all, and as many non-target pairs of utterances
   of two speakers. A score is normal: a shift of targets, an effect of the speaker on targets
   (standard deviation 0.5), of either speaker on non-targets (0.35 each), of the pair of speakers
   (0.3), of either utterance (0.4 each) and noise (0.6); effects of speakers and pairs twice as
-  large for unlike speakers. The truth is Phi(-shift / (sd of targets + sd of others));
+  large for unlike speakers. The truth is Phi(-shift / (sd of targets + sd of others)). Or the
+  cosine of embeddings of 16 dimensions: one of eight fixed accents, a voice, and noise whose size
+  depends on the speaker; the truth is that of 4,000 speakers;
 * ccc, pearson, r2: a speaker's number is normal (an age) and is predicted as 0.8 of it, with errors
   of the speaker (standard deviation 0.4) and of the utterance (0.3);
 * uar: three classes with shares 0.7, 0.2 and 0.1; a speaker's recall of a class is Beta(8p, 8 - 8p)
@@ -37,6 +43,7 @@ common to both.
 """
 
 import argparse
+import functools
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -44,13 +51,13 @@ from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import betaincinv, ndtr
+from scipy.optimize import brentq
+from scipy.special import betaincinv, expit, gammaincinv, ndtr
 
 from probe.measures.block_sums import class_counts, moment_counts
-from probe.measures.comparison import LEVEL, best_and_tied, paired_difference
-from probe.measures.counts import Counts
+from probe.measures.comparison import LEVEL, paired_difference
+from probe.measures.counts import Counts, value_of
 from probe.measures.uncertainty import interval
-from probe.reporting.tables.comparison import UNCLEAR, judged
 
 Floats = NDArray[np.float64]
 Ends = tuple[float, float] | None
@@ -68,7 +75,7 @@ class Corpus:
 
     counts: list[Counts]
     truth: float
-    metric: str = "eer"  # ratios have one metric
+    metric: str
 
 
 def accuracy(
@@ -78,27 +85,52 @@ def accuracy(
     sigma: float = 0.5,
     gap: float = 0.0,
     typical: float = 0.8,
+    logit_sd: float = 0.0,
 ) -> Corpus:
-    """Speakers of a ``typical`` accuracy on average, less ``gap`` of the last model."""
+    """Speakers of a ``typical`` accuracy on average, less ``gap`` of the last model; logit-normal
+    where ``logit_sd`` is given.
+    """
     n = utterances(generator, n_blocks, 20, sigma)
     mean = np.array([typical] * (n_models - 1) + [typical - gap])[:, None]
-    rates = betaincinv(8 * mean, 8 - 8 * mean, ndtr(effects(generator, n_blocks, n_models)))
-    return Corpus([ratio(generator.binomial(n, rate), n) for rate in rates], typical)
+    of_speakers = effects(generator, n_blocks, n_models)
+    if logit_sd:
+        rates = expit(logit_mean(typical, logit_sd) + logit_sd * of_speakers)
+    else:
+        rates = betaincinv(8 * mean, 8 - 8 * mean, ndtr(of_speakers))
+    counts = [ratio(generator.binomial(n, rate), n) for rate in rates]
+    return Corpus(counts, typical, "accuracy")
 
 
-def wer(generator: np.random.Generator, n_blocks: int, n_models: int, sigma: float = 0.5) -> Corpus:
-    """Speakers of WER 0.15 on average, some of them hard."""
+@functools.cache
+def logit_mean(typical: float, sd: float) -> float:
+    """The mean on the logit scale of a logit-normal variable with the mean ``typical``."""
+    points, weights = np.polynomial.hermite_e.hermegauss(80)
+    weights = weights / weights.sum()
+    return float(brentq(lambda at: weights @ expit(at + sd * points) - typical, -20, 20))
+
+
+def wer(
+    generator: np.random.Generator,
+    n_blocks: int,
+    n_models: int,
+    sigma: float = 0.5,
+    shape: float = 0.0,
+) -> Corpus:
+    """Speakers of WER 0.15 on average, some of them hard; Gamma of this ``shape``, or log-normal."""
     speaker = np.repeat(np.arange(n_blocks), utterances(generator, n_blocks, 20, sigma))
     words = 1 + generator.poisson(8, len(speaker))
-    rates = 0.15 * np.exp(0.6 * effects(generator, n_blocks, n_models) - 0.6**2 / 2)
+    of_speakers = effects(generator, n_blocks, n_models)
+    if shape:
+        rates = 0.15 * gammaincinv(shape, ndtr(of_speakers)) / shape
+    else:
+        rates = 0.15 * np.exp(0.6 * of_speakers - 0.6**2 / 2)
     errors = [
         generator.poisson(words * rate[speaker] * generator.gamma(2, 0.5, len(speaker)))
         for rate in rates
     ]
     total = np.bincount(speaker, words, n_blocks).astype(int)
-    return Corpus(
-        [ratio(np.bincount(speaker, wrong, n_blocks).astype(int), total) for wrong in errors], 0.15
-    )
+    sums = [np.bincount(speaker, wrong, n_blocks).astype(int) for wrong in errors]
+    return Corpus([ratio(numerator, total) for numerator in sums], 0.15, "wer")
 
 
 def eer(
@@ -111,24 +143,8 @@ def eer(
     """Verification of about 8 utterances a speaker, with effects of speakers and of their pairs
     ``speakers`` times as large.
     """
-    n = utterances(generator, n_blocks, 8, sigma, least=2)
-    first = np.cumsum(n) - n
-    speaker = np.repeat(np.arange(n_blocks), n)
-    targets = np.concatenate(
-        [start + some_pairs(generator, size) for start, size in zip(first, n, strict=True)]
-    )
-    one = generator.integers(len(speaker), size=len(targets))
-    other = (
-        one
-        + n[speaker[one]]
-        + generator.integers(1 << 30, size=len(one)) % (len(speaker) - n[speaker[one]])
-    ) % len(speaker)
-    same = speaker[one] == speaker[other]
-    other[same] = (other[same] + n[speaker[one[same]]]) % len(speaker)
-    pairs = np.concatenate(
-        [targets, np.stack([one, other], axis=1)[speaker[one] != speaker[other]]]
-    )
-    ends, is_target = speaker[pairs], np.arange(len(pairs)) < len(targets)
+    speaker, pairs, n_targets = trials(generator, n_blocks, sigma)
+    ends, is_target = speaker[pairs], np.arange(len(pairs)) < n_targets
     of_targets, of_speakers = (effects(generator, n_blocks, n_models) for _ in range(2))
     of_pairs, of_utterances = (
         effects(generator, n_blocks**2, n_models),
@@ -155,15 +171,70 @@ def eer(
     )
     sd_targets = np.sqrt(of_target**2 + 2 * UTTERANCE**2 + NOISE**2)
     sd_others = np.sqrt(2 * of_speaker**2 + of_pair**2 + 2 * UTTERANCE**2 + NOISE**2)
-    block = names(n_blocks)
+    counts = trial_counts_of(n_blocks, ends, is_target, scores)
+    return Corpus(counts, float(ndtr(-SHIFT / (sd_targets + sd_others))), "eer")
+
+
+def embeddings(
+    generator: np.random.Generator, n_blocks: int, n_models: int, sigma: float = 0.5
+) -> Corpus:
+    """Verification by the cosine of embeddings, with impostors of the same accent."""
+    return Corpus(cosines(generator, n_blocks, n_models, sigma), cosine_truth(), "eer")
+
+
+@functools.cache
+def cosine_truth() -> float:
+    """The EER of `embeddings` with 4,000 speakers."""
+    return value_of(cosines(np.random.default_rng(0), 4000, 1, 0.5)[0], "eer")
+
+
+def cosines(
+    generator: np.random.Generator, n_blocks: int, n_models: int, sigma: float
+) -> list[Counts]:
+    """Trials of `embeddings`."""
+    speaker, pairs, n_targets = trials(generator, n_blocks, sigma)
+    accents = 0.7 * np.random.default_rng(16).standard_normal((8, 16))
+    voices = accents[generator.integers(8, size=n_blocks)]
+    voices = voices + generator.standard_normal((n_blocks, 16))
+    size = np.exp(0.3 * generator.standard_normal(n_blocks))[speaker, None]
+    noise = np.stack([effects(generator, len(speaker), n_models) for _ in range(16)], axis=2)
+    points = voices[speaker] + 1.1 * size * noise
+    points /= np.linalg.norm(points, axis=2, keepdims=True)
+    scores = (points[:, pairs[:, 0]] * points[:, pairs[:, 1]]).sum(axis=2)
+    return trial_counts_of(n_blocks, speaker[pairs], np.arange(len(pairs)) < n_targets, scores)
+
+
+def trials(
+    generator: np.random.Generator, n_blocks: int, sigma: float
+) -> tuple[NDArray[np.int64], NDArray[np.int64], int]:
+    """(utterance,) speakers, (trial, 2) utterances, targets first, and the number of targets."""
+    n = utterances(generator, n_blocks, 8, sigma, least=2)
+    first = np.cumsum(n) - n
+    speaker = np.repeat(np.arange(n_blocks), n)
+    targets = np.concatenate(
+        [start + some_pairs(generator, size) for start, size in zip(first, n, strict=True)]
+    )
+    one = generator.integers(len(speaker), size=len(targets))
+    others = len(speaker) - n[speaker[one]]
+    other = one + n[speaker[one]] + generator.integers(1 << 30, size=len(one)) % others
+    other %= len(speaker)
+    same = speaker[one] == speaker[other]
+    other[same] = (other[same] + n[speaker[one[same]]]) % len(speaker)
+    others = np.stack([one, other], axis=1)[speaker[one] != speaker[other]]
+    return speaker, np.concatenate([targets, others]), len(targets)
+
+
+def trial_counts_of(
+    n_blocks: int, ends: NDArray[np.int64], is_target: NDArray[np.bool_], scores: Floats
+) -> list[Counts]:
+    """Counts of (model, trial) scores."""
     common = {
-        "block": block,
+        "block": names(n_blocks),
         "enroll": ends[:, 0],
         "test": ends[:, 1],
         "target": is_target.astype(int),
     }
-    counts = [{**common, "rank": np.argsort(np.argsort(row))} for row in scores]
-    return Corpus(counts, float(ndtr(-SHIFT / (sd_targets + sd_others))))
+    return [{**common, "rank": np.argsort(np.argsort(row))} for row in scores]
 
 
 def number(
@@ -243,33 +314,37 @@ def ratio(numerator: NDArray[np.int64], denominator: NDArray[np.int64]) -> Count
 
 
 SCORES: dict[str, Callable[..., Corpus]] = {
-    "accuracy": accuracy,
-    "wer": wer,
-    "eer": eer,
-    "accuracy of 95 %": partial(accuracy, typical=0.95),
-    "accuracy of 99 %": partial(accuracy, typical=0.99),
-    "eer, unlike speakers": partial(eer, speakers=2.0),
-    "ccc": number,
-    "pearson": partial(number, metric="pearson"),
-    "r2": partial(number, metric="r2"),
-    "uar": classes,
+    "accuracy of 80 %, Beta": accuracy,
+    "accuracy of 80 %, logit-normal": partial(accuracy, logit_sd=1.0),
+    "accuracy of 95 %, Beta": partial(accuracy, typical=0.95),
+    "accuracy of 95 %, logit-normal": partial(accuracy, typical=0.95, logit_sd=1.2),
+    "accuracy of 99 %, Beta": partial(accuracy, typical=0.99),
+    "accuracy of 99 %, logit-normal": partial(accuracy, typical=0.99, logit_sd=1.2),
+    "WER, log-normal": wer,
+    "WER, Gamma": partial(wer, shape=3.0),
+    "EER, additive": eer,
+    "EER, additive, unlike speakers": partial(eer, speakers=2.0),
+    "EER, embeddings": embeddings,
+    "UAR": classes,
+    "CCC": number,
+    "Pearson": partial(number, metric="pearson"),
+    "R2": partial(number, metric="r2"),
 }
-USUAL = ("accuracy", "wer", "eer", "ccc", "uar")
+USUAL = ("accuracy of 80 %, Beta", "WER, Gamma", "EER, additive", "EER, embeddings", "CCC", "UAR")
 BLOCKS = (7, 12, 20, 40, 200)
 OF_DIFFERENCES = (12, 20, 40)
 Measure = Callable[[Corpus], tuple[Ends, float]]  # the interval, and the truth that it should hold
 
 
-def of_value(corpus: Corpus, n_resamples: int = 300) -> tuple[Ends, float]:
+def of_value(corpus: Corpus, method: str = "speakers") -> tuple[Ends, float]:
     """The interval of the first model's score."""
-    ends = interval(corpus.counts[0], n_resamples=n_resamples, metric=corpus.metric)
-    return ends, corpus.truth
+    about = {} if method == "speakers" else {"method": method, "n_resamples": 400}
+    return interval(corpus.counts[0], metric=corpus.metric, **about), corpus.truth
 
 
-def of_difference(corpus: Corpus, n_resamples: int = 300) -> tuple[Ends, float]:
+def of_difference(corpus: Corpus) -> tuple[Ends, float]:
     """The interval of the difference of two models that are equally good."""
-    about = {"n_resamples": n_resamples, "metric": corpus.metric}
-    found = paired_difference(corpus.counts[0], corpus.counts[1], **about)
+    found = paired_difference(corpus.counts[0], corpus.counts[1], metric=corpus.metric)
     return (None if found.low is None or found.high is None else (found.low, found.high)), 0.0
 
 
@@ -315,50 +390,47 @@ def coverage(
     )
 
 
-def called_worse(
-    n_blocks: int, n_models: int, n_simulations: int, gap: float = 0.0, n_resamples: int = 300
+def left_out_of_set(
+    n_blocks: int, n_models: int, n_simulations: int, gap: float = 0.0
 ) -> tuple[float, float]:
-    """Of equally accurate models, the last less by ``gap``: how often an equal one is called worse,
-    and how often the last.
+    """Of equally accurate models, the last less by ``gap``: how often an equal one is not in the
+    95 % confidence set, and how often the last.
     """
+    from probe.measures.confidence_set import confidence_set
+
     found = []
     for number in range(n_simulations):
-        corpus = accuracy(
-            np.random.default_rng([number, n_blocks, n_models]), n_blocks, n_models, gap=gap
-        )
-        tied = best_and_tied(corpus.counts, higher_is_better=True, n_resamples=n_resamples)[1]
-        found.append((not all(tied if not gap else tied[:-1]), not tied[-1]))
+        generator = np.random.default_rng([number, n_blocks, n_models])
+        corpus = accuracy(generator, n_blocks, n_models, gap=gap)
+        out = np.array(confidence_set(corpus.counts, corpus.metric)) <= LEVEL
+        found.append((out.any() if not gap else out[:-1].any(), out[-1]))
     of_equal, of_last = np.mean(found, axis=0)
     return float(of_equal), float(of_last)
 
 
-def _ties(options: argparse.Namespace) -> None:
-    print(
-        "| blocks | models | equally good, any called worse | one 5 points worse, called worse | one 10 points worse |"
-    )
+def _sets(options: argparse.Namespace) -> None:
+    print("| blocks | models | equally good, any left out | one 5 points worse | 10 points worse |")
     print("| --- | --- | --- | --- | --- |")
     for n_blocks in OF_DIFFERENCES:
         for n_models in (2, 3, 5, 10, 20):
-            equal, _ = called_worse(n_blocks, n_models, options.simulations, 0.0, options.resamples)
-            power = [
-                called_worse(n_blocks, n_models, options.simulations, gap, options.resamples)[1]
-                for gap in (0.05, 0.1)
-            ]
-            shown = " | ".join(f"{100 * share:.1f}" for share in (equal, *power))
+            about = (n_blocks, n_models, options.simulations)
+            shares = [left_out_of_set(*about)[0]]
+            shares += [left_out_of_set(*about, gap)[1] for gap in (0.05, 0.1)]
+            shown = " | ".join(f"{100 * share:.1f}" for share in shares)
             print(f"| {n_blocks} | {n_models} | {shown} |", flush=True)
 
 
-def called_different(
-    n_blocks: int, n_scores: int, n_simulations: int, n_resamples: int = 300
-) -> tuple[float, float]:
+def called_different(n_blocks: int, n_scores: int, n_simulations: int) -> tuple[float, float]:
     """How often a comparison of two equally good models calls any score different, and how often if
     each is judged alone.
     """
+    from probe.reporting.tables.comparison import UNCLEAR, judged
+
     found = []
     for number in range(n_simulations):
         generator = np.random.default_rng([number, n_blocks, n_scores])
         pairs = [accuracy(generator, n_blocks, 2).counts for _ in range(n_scores)]
-        differences = [paired_difference(b, a, n_resamples=n_resamples) for a, b in pairs]
+        differences = [paired_difference(b, a, metric="accuracy") for a, b in pairs]
         rows = judged(
             [
                 {"difference": item.difference, "p": item.p, "higher_is_better": True}
@@ -377,7 +449,7 @@ def _comparisons(options: argparse.Namespace) -> None:
     print("| --- | --- | --- | --- |")
     for n_blocks in OF_DIFFERENCES:
         for n_scores in (2, 10, 40):
-            shares = called_different(n_blocks, n_scores, options.simulations, options.resamples)
+            shares = called_different(n_blocks, n_scores, options.simulations)
             print(
                 f"| {n_blocks} | {n_scores} | {' | '.join(f'{100 * share:.1f}' for share in shares)} |",
                 flush=True,
@@ -386,21 +458,26 @@ def _comparisons(options: argparse.Namespace) -> None:
 
 def _row(job: tuple[str, int, bool, argparse.Namespace]) -> Coverage:
     score, n_blocks, paired, options = job
-    measure = partial(of_difference if paired else of_value, n_resamples=options.resamples)
+    measure = of_difference if paired else partial(of_value, method=options.method)
     return coverage(score, n_blocks, options.simulations, measure, 1 + paired, options.sigma)
 
 
-def _table(found: dict[tuple[str, int], Coverage], shown: Callable[[Coverage], str]) -> str:
+def _table(found: dict[tuple[str, int], Coverage]) -> str:
     scores, sizes = list(dict.fromkeys(score for score, _ in found)), sorted({n for _, n in found})
     lines = [["blocks", *map(str, sizes)], ["---"] * (1 + len(sizes))]
-    lines += [[score, *(shown(found[score, n]) for n in sizes)] for score in scores]
+    lines += [[score, *(_shown(found[score, n]) for n in sizes)] for score in scores]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def _shown(item: Coverage) -> str:
+    misses = f"{100 * item.below:.1f}, {100 * item.above:.1f}, {100 * item.none:.1f}"
+    return f"{100 * item.held:.1f} / {100 * item.width:.1f} ({misses})"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--simulations", type=int, default=2000)
-    parser.add_argument("--resamples", type=int, default=300)
+    parser.add_argument("--method", default="speakers", choices=["speakers", "percentile"])
     parser.add_argument(
         "--sigma",
         type=float,
@@ -408,9 +485,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         help="of the logarithm of the number of utterances of a speaker",
     )
     parser.add_argument("--jobs", type=int, default=1)
-    parser.add_argument(
-        "--ties", action="store_true", help="how often a model is called worse than the best"
-    )
+    parser.add_argument("--sets", action="store_true", help="model confidence sets")
     parser.add_argument(
         "--comparisons",
         action="store_true",
@@ -421,30 +496,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--blocks", help="such as 12,40; without it 7 to 200, and 12 to 40 for differences"
     )
     options = parser.parse_args(arguments)
-    if options.ties or options.comparisons:
-        (_ties if options.ties else _comparisons)(options)
+    if options.sets or options.comparisons:
+        (_sets if options.sets else _comparisons)(options)
         return
+    error = 100 * np.sqrt(0.95 * 0.05 / options.simulations)
+    print(f"% held / median width in points (below, above, none), Monte Carlo error {error:.1f}\n")
     with ProcessPoolExecutor(options.jobs) as pool:
         for paired, usual in ((False, BLOCKS), (True, OF_DIFFERENCES)):
             sizes = tuple(map(int, options.blocks.split(","))) if options.blocks else usual
-            places = [
-                (score, n) for score in options.only or (USUAL if paired else SCORES) for n in sizes
-            ]
+            scores = options.only or (USUAL if paired else SCORES)
+            places = [(score, n) for score in scores for n in sizes]
             results = pool.map(_row, [(score, n, paired, options) for score, n in places])
             found = dict(zip(places, results, strict=True))
-            error = 100 * np.sqrt(0.95 * 0.05 / options.simulations)
-            what = "The difference of two models: it" if paired else "The interval of a score"
-            print(
-                f"{what} held the truth, % (Monte Carlo error {error:.1f}); below, above it, none\n",
-                flush=True,
-            )
-            print(_table(found, _shown), flush=True)
-            print("Median width, points\n")
-            print(_table(found, lambda item: f"{100 * item.width:.1f}"), flush=True)
-
-
-def _shown(item: Coverage) -> str:
-    return f"{100 * item.held:.1f} ({100 * item.below:.1f}, {100 * item.above:.1f}, {100 * item.none:.1f})"
+            print("The difference of two models\n" if paired else "The interval of a score\n")
+            print(_table(found), flush=True)
 
 
 if __name__ == "__main__":

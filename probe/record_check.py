@@ -1,9 +1,10 @@
 """This module checks files of records against `docs/records.md`.
 
 A record that was written by hand or by another program, or that is damaged, is found before it
-stands in a table. Each line is checked alone (types, ranges, forms), its value and interval are
-recomputed from the counts, and it is compared with the other lines: a file answers one question,
-dev and test have the same settings, no score stands twice, and one training has one dev score.
+stands in a table. Each line is checked alone (types, ranges, forms), its value is recomputed from
+the counts, and it is compared with the other lines: a file answers one question, dev and test have
+the same settings, no score stands twice, and one training has one dev score. Intervals are not
+compared, because tables compute them from the counts.
 
 A finding names the file, line and field, what was found and what was expected. A record whose types
 are wrong is checked no further; a line that cannot be read is a finding too.
@@ -13,7 +14,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,6 @@ from probe.files import canonical_json
 from probe.measures.block_sums import CELLS, MOMENTS
 from probe.measures.counts import FORMS, NAMES, Counts, Form, form_of, value_of
 from probe.measures.metrics import METRICS, Metric, metric_of
-from probe.measures.uncertainty import interval
 from probe.records import (
     CHOICE,
     IDENTITY,
@@ -38,13 +38,12 @@ from probe.records import (
     outcomes_path,
     readable,
     record_of,
-    write_records,
 )
 from probe.schema import faults
 
 LONGEST = 80  # characters of a value in a finding
 LARGEST = 2**53  # floats do not tell larger whole numbers apart
-# Values and intervals differ by less between versions of numpy, which add up in another order.
+# Values differ by less between versions of numpy, which add up in another order.
 TOLERANCE = 1e-9
 ROUNDED = 1e-3  # shares of layers are written with six digits
 CONTROLS = ("", "majority", "mean", "shuffled", "types")
@@ -126,7 +125,7 @@ def check_records(paths: Sequence[Path]) -> tuple[int, list[Finding]]:
         ProbeError: no records there.
     """
     findings: list[Finding] = []
-    others, intervals = Others(), Intervals()
+    others = Others()
     n_lines = 0
     for file in (file for path in paths for file in files_of(path)):
         columns: dict[str, bytes] = {}
@@ -137,41 +136,14 @@ def check_records(paths: Sequence[Path]) -> tuple[int, list[Finding]]:
             findings += [
                 Finding(str(file), number, field, _shown(value), expected)
                 for field, value, expected in _faults_of_line(
-                    line, columns, f"{file}:{number}", others, intervals
+                    line, columns, f"{file}:{number}", others
                 )
             ]
     findings += others.without_dev()
     return n_lines, sorted(findings, key=lambda item: (item.file, item.line))
 
 
-def renew_intervals(paths: Sequence[Path]) -> tuple[int, int]:
-    """Writes the files anew with the intervals that this version makes of their counts; nothing
-    else changes.
-
-    Returns:
-        Records, and those whose interval was another.
-
-    Raises:
-        ProbeError: no file can be read, see `probe.records.readable`.
-        OSError: a file cannot be written.
-    """
-    intervals, n_records, n_changed = Intervals(), 0, 0
-    files = [file for path in paths for file in files_of(path)]
-    for file, before in readable(files, lambda file: list(iterate_records(file))):
-        after = [intervals.renewed(record) for record in before]
-        changed = sum(
-            (old.low, old.high) != (new.low, new.high)
-            for old, new in zip(before, after, strict=True)
-        )
-        if changed:
-            write_records(file, after)
-        n_records, n_changed = n_records + len(before), n_changed + changed
-    return n_records, n_changed
-
-
-def _faults_of_line(
-    line: bytes, columns: dict[str, bytes], where: str, others: "Others", intervals: "Intervals"
-) -> Faults:
+def _faults_of_line(line: bytes, columns: dict[str, bytes], where: str, others: "Others") -> Faults:
     try:
         record = record_of(line, columns)
     except ProbeError as error:
@@ -181,7 +153,7 @@ def _faults_of_line(
         yield from wrong
         return
     yield from values_of(record)
-    yield from counts_of(record, intervals)
+    yield from counts_of(record)
     yield from search_of(record)
     yield from others.contradictions(record, where)
 
@@ -252,8 +224,8 @@ def values_of(record: Record) -> Faults:
         yield "curve", record.curve, "nothing but for a codelength"
 
 
-def counts_of(record: Record, intervals: "Intervals") -> Faults:
-    """Counts that are malformed, or that do not give the record's value and interval."""
+def counts_of(record: Record) -> Faults:
+    """Counts that are malformed, or that do not give the record's value."""
     counts, metric = record.counts, metric_of(record.metric)
     if not counts and record.value is None:
         return
@@ -278,7 +250,7 @@ def counts_of(record: Record, intervals: "Intervals") -> Faults:
         pairs = zip(counts["numerator"], counts["denominator"], strict=True)
         if any(hits > total for hits, total in pairs):
             yield "counts", counts["numerator"], "at most the denominators, in an accuracy"
-    yield from _recomputed(record, intervals)
+    yield from _recomputed(record)
 
 
 def _expected_form(metric: Metric) -> Form:
@@ -299,8 +271,8 @@ def _scored(counts: Counts, form: Form) -> int:
     return int(np.sum(counts["denominator" if form == "ratio" else "n"]))
 
 
-def _recomputed(record: Record, intervals: "Intervals") -> Faults:
-    """A value or an interval that is not that of the counts."""
+def _recomputed(record: Record) -> Faults:
+    """A value that is not that of the counts."""
     try:
         value = value_of(record.counts, record.metric)
     except ProbeError as error:
@@ -309,12 +281,6 @@ def _recomputed(record: Record, intervals: "Intervals") -> Faults:
     close = {"rel_tol": TOLERANCE, "abs_tol": TOLERANCE}
     if record.value is None or not math.isclose(value, record.value, **close):
         yield "value", record.value, f"{value}, by the counts"
-    elif record.seed >= 0:
-        ends = intervals.of(record) or (None, None)
-        for name, end in zip(("low", "high"), ends, strict=True):
-            value = getattr(record, name)
-            if value != end and (None in (value, end) or abs(value - end) > TOLERANCE):
-                yield name, value, f"{end}, by the counts and seed {record.seed}"
 
 
 def _form_of_counts(counts: dict[str, Any], whole: bool) -> tuple[object, str] | None:
@@ -442,33 +408,6 @@ def _matches(entry: dict[str, Any], chosen: dict[str, Any]) -> bool:
     """Whether the settings that both name are equal, and they name some."""
     shared = entry.keys() & chosen.keys()
     return bool(shared) and all(entry[name] == chosen[name] for name in shared)
-
-
-class Intervals:
-    """Intervals by counts, metric and seed: a training's dev scores stand in the file of every
-    condition.
-    """
-
-    def __init__(self) -> None:
-        self._known: dict[object, tuple[float, float] | None] = {}
-
-    def of(self, record: Record) -> tuple[float, float] | None:
-        """The interval of a record's counts."""
-        columns = (
-            tuple(column) if isinstance(column, list) else np.asarray(column).tobytes()
-            for column in record.counts.values()
-        )
-        key = (hash(tuple(columns)), record.metric, record.seed)
-        if key not in self._known:
-            self._known[key] = interval(record.counts, seed=record.seed, metric=record.metric)
-        return self._known[key]
-
-    def renewed(self, record: Record) -> Record:
-        """The record with the interval of its counts, where it has a value."""
-        if record.value is None or not record.counts:
-            return record
-        low, high = self.of(record) or (None, None)
-        return replace(record, low=low, high=high)
 
 
 class Others:

@@ -113,7 +113,7 @@ def pivoted(
 def with_counts(counts: dict[str, Any], **changed: Any) -> Record:
     """A record of these counts."""
     about = USUAL | changed
-    ends = interval(counts, seed=about["seed"], metric=about["metric"]) or (None, None)
+    ends = interval(counts, about["metric"]) or (None, None)
     usual = {
         "value": value_of(counts, about["metric"]),
         "low": ends[0],

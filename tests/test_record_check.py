@@ -24,8 +24,8 @@ from probe.errors import ProbeError
 from probe.evaluation.kinds.registry import kinds
 from probe.measures.counts import amount_counts, trial_counts
 from probe.measures.metrics import METRICS
-from probe.record_check import VALUES, check_records, contents, renew_intervals
-from probe.records import SINCE_4, WEIGHTED, Record, outcomes_path, write_records
+from probe.record_check import VALUES, check_records, contents
+from probe.records import WEIGHTED, Record, outcomes_path, write_records
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = (ROOT / "docs" / "records.md").read_text(encoding="utf-8")
@@ -117,8 +117,6 @@ WRONG: list[tuple[str, object, str, str]] = [
     ("value", float("nan"), "value", "a finite number"),
     ("value", None, "note", "why there is no value"),
     ("low", None, "low, high", "both or neither"),
-    ("low", 0.3, "low", "by the counts and seed 0"),
-    ("high", 0.9, "high", "by the counts and seed 0"),
     ("high", float("inf"), "high", "a finite number"),
     ("n", 119, "n", "120, by the counts"),
     ("n_blocks", 11, "n_blocks", "12, the number of blocks"),
@@ -385,21 +383,6 @@ def test_the_command_lists_what_is_there(tmp_path: Path) -> None:
     )
 
 
-def test_intervals_of_another_version_are_renewed_and_nothing_else(tmp_path: Path) -> None:
-    write_records(tmp_path / "a.jsonl", [*sound(), *verified(task="verify")])
-    before = (tmp_path / "a.jsonl").read_bytes()
-    changed(tmp_path / "a.jsonl", 2, lambda item: item.update(low=0.0, high=1.0))
-    changed(tmp_path / "a.jsonl", LINES + 1, lambda item: item.update(low=None, high=None))
-    assert found(tmp_path / "a.jsonl")
-    done = CliRunner().invoke(cli, ["records", str(tmp_path), "--renew"])
-    assert done.exit_code == 0 and f"{LINES + 2} records, 2 intervals renewed" in done.stderr
-    assert (tmp_path / "a.jsonl").read_bytes() == before
-    assert (
-        "0 intervals renewed"
-        in CliRunner().invoke(cli, ["records", str(tmp_path), "--renew"]).stderr
-    )
-
-
 def test_outcomes_that_are_not_those_of_the_records_are_found(tmp_path: Path) -> None:
     path, outcomes = tmp_path / "a.jsonl", b'{"key": "a"}\n'
     digest = hashlib.sha256(outcomes).hexdigest()
@@ -419,20 +402,6 @@ def test_outcomes_that_are_not_those_of_the_records_are_found(tmp_path: Path) ->
     assert check_records([tmp_path]) == (LINES, [])
     changed(path, 3, lambda item: item.update(outcomes_sha256=""))
     assert [item[:2] for item in found(path)] == [(3, "outcomes_sha256")]
-
-
-def test_renewed_records_of_format_3_replace_those_that_stood_there(tmp_path: Path) -> None:
-    path = tmp_path / "a.jsonl"
-    write_records(path, sound())
-    for line in range(1, LINES + 1):
-        changed(
-            path,
-            line,
-            lambda item: (item.update(format=3, low=0.0), [item.pop(name) for name in SINCE_4]),
-        )
-    renew_intervals([path])
-    assert [item.name for item in tmp_path.iterdir()] == ["a.jsonl"]
-    assert check_records([path]) == (LINES, [])
 
 
 def test_options_that_do_not_go_together_are_refused(tmp_path: Path) -> None:

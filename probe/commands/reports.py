@@ -29,6 +29,7 @@ from probe.files import require_writable
 if TYPE_CHECKING:
     import pandas as pd
 
+    from probe.measures.uncertainty import Method
     from probe.reporting.filters import Term
     from probe.reporting.scores import Scores
 
@@ -49,6 +50,7 @@ class Layout:
     published: bool
     robust: bool
     baseline: str | None
+    method: "Method"
     form: str | None
     excel_safe: bool
 
@@ -137,6 +139,16 @@ class Layout:
         group=ROWS,
         help="Reference model of the robustness tables (default: fbank).",
     ),
+    option(
+        "--interval",
+        "method",
+        type=click.Choice(["speakers", "percentile"]),
+        default="speakers",
+        show_default=True,
+        group=ROWS,
+        help="Intervals of scores: for other speakers, or percentiles of a bootstrap over speakers "
+        "(docs/statistics.md).",
+    ),
     format_option("text", "md", "csv", "latex", "html", "json", default=None),
     option(
         "--excel-safe",
@@ -204,7 +216,8 @@ def _table(results: tuple[Path, ...], layout: Layout) -> "tuple[Scores, str]":
     width = terminal_width()
     form = layout.form or ("text" if width else "md")
     named = [layout.pivot or "", *(term.field for term in (*early, *late))]
-    scores = Scores.of(records, layout.all_heads or any("headline" in name for name in named))
+    all_heads = layout.all_heads or any("headline" in name for name in named)
+    scores = Scores.of(records, all_heads, layout.method)
     if form == "text" and layout.is_plain and not late:
         return scores, terminal_table(scores, width or 100)
     form = "md" if form == "text" else form
@@ -349,12 +362,7 @@ def compare(
 @option(
     "--check",
     is_flag=True,
-    help="Recompute every value and interval (docs/records.md); exit with 1 on a finding.",
-)
-@option(
-    "--renew",
-    is_flag=True,
-    help="Recompute the intervals from the counts and write them into the files.",
+    help="Recompute every value (docs/records.md); exit with 1 on a finding.",
 )
 @option(
     "--export",
@@ -374,13 +382,12 @@ def compare(
 def records(
     paths: tuple[Path, ...],
     check: bool,
-    renew: bool,
     target: str | None,
     to: Path | None,
     datasets: tuple[str, ...],
     form: str,
 ) -> None:
-    """List, check, renew or export files of records.
+    """List, check or export files of records.
 
     \b
     Examples:
@@ -390,20 +397,13 @@ def records(
     """
     if (target is None) != (to is None) or (datasets and not target):
         raise UsageError("records: --export needs --to, --to and --dataset need --export.")
-    if check + renew + (target is not None) > 1:
-        raise UsageError("records: --check, --renew and --export are three commands.")
+    if check and target is not None:
+        raise UsageError("records: --check and --export are two commands.")
     if target and to:
         require_writable(to)
         _export(paths, to, datasets)
     elif check:
         _check(paths, form)
-    elif renew:
-        from probe.record_check import renew_intervals
-
-        n_records, n_changed = renew_intervals(paths)
-        click.echo(
-            f"{counted(n_records, 'record')}, {counted(n_changed, 'interval')} renewed", err=True
-        )
     else:
         _list(paths, form)
 

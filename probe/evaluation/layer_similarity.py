@@ -100,7 +100,7 @@ class LayerComparison:
                 undefined = max(undefined, moved.undefined)
                 rows = [self.held(part, pairs) for part in (clean_rows, disturbed_rows)]
                 cell = {"layer": layer, "other_layer": layer} | self.compared(*rows)[0]
-                yield cell | moved.cell(blocks, self.sides.comparing.seed)
+                yield cell | moved.cell(blocks)
                 progress.step()
         if undefined:
             self.left_out["rows of length 0"] = undefined

@@ -7,6 +7,7 @@ import numpy as np
 
 from probe.evaluation.similarity_files import Cell, interval_of, rounded
 from probe.measures.counts import Counts, amount_counts
+from probe.measures.metrics import MAE
 from probe.measures.representations import Estimate, cosine_and_distance
 from probe.measures.uncertainty import interval
 
@@ -29,7 +30,7 @@ class Moved:
         wide = clean[defined].astype(np.float64)
         self.direction += (wide / np.linalg.norm(wide, axis=1, keepdims=True)).sum(axis=0)
 
-    def cell(self, blocks: Sequence[str], seed: int) -> Cell:
+    def cell(self, blocks: Sequence[str]) -> Cell:
         """Mean cosine, mean relative distance, and the mean cosine of two different clean rows."""
         cosine, distance, n_rows = np.array(self.sums).T
         n = int(n_rows.sum())
@@ -37,9 +38,9 @@ class Moved:
             nothing = interval_of(Estimate(None))
             return {"cosine": nothing | {"unrelated": None}, "distance": nothing}
         # Amounts must not be negative, as a cosine may be: take those of 1 - cosine.
-        turned = interval(_mean_counts(blocks, n_rows - cosine, n_rows), seed=seed)
+        turned = interval(_mean_counts(blocks, n_rows - cosine, n_rows), MAE.name)
         ends = (max(-1.0, 1 - turned[1]), 1 - turned[0]) if turned else (None, None)
-        moved = interval(_mean_counts(blocks, distance, n_rows), seed=seed) or (None, None)
+        moved = interval(_mean_counts(blocks, distance, n_rows), MAE.name) or (None, None)
         unrelated = float(self.direction @ self.direction - n) / (n * (n - 1)) if n > 1 else None
         of_cosine = interval_of(Estimate(float(cosine.sum()) / n, *ends))
         return {

@@ -102,7 +102,7 @@ def record_of(score: Score, common: Mapping[str, Any], context: RecordContext) -
     counts = dict(score.counts or {})
     ends: tuple[float | None, float | None] = (None, None)
     if score.counts is not None:
-        ends = interval(counts, seed=common["seed"], metric=score.metric) or ends
+        ends = interval(counts, score.metric) or ends
     grouped = counts and score.split == "test" and not score.control
     return Record(
         **common,

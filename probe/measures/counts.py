@@ -32,7 +32,6 @@ from probe.measures.block_sums import (
     sum_metric,
 )
 from probe.measures.detection import TRIAL_METRICS, TrialMetric, cumulative_trials, ranked
-from probe.measures.jackknife import influences
 from probe.measures.metrics import EER, metric_of
 from probe.records import hashed_block
 
@@ -143,8 +142,11 @@ def trial_counts(
 
 def influence_counts(blocks: Sequence[str], tags: ArrayLike, values: ArrayLike) -> Counts:
     """What a value that is no function of sums over blocks is recorded by: ``value``, and per
-    ``block`` its utterances (``n``), their ``tags`` and its ``influence`` on the value
-    (`probe.measures.jackknife`), None for all where the value without some block is undefined.
+    ``block`` its utterances (``n``), their ``tags`` and its ``influence`` on the value, None for
+    all where the value without some block is undefined.
+
+    With v_i the value without block i, v their mean and B the number of blocks, the influence is
+    (B - 1) / B * (v - v_i): of a mean of equal blocks it is what each block contributes.
 
     Args:
         blocks: (utterance,) names of speakers.
@@ -161,9 +163,9 @@ def influence_counts(blocks: Sequence[str], tags: ArrayLike, values: ArrayLike) 
             f"values of shape {all_values.shape}, the first {all_values[:1]}; expected a value and "
             f"one without each of {len(sums['block'])} blocks."
         )
-    moved = dict(
-        zip(map(hashed_block, sorted(set(blocks))), influences(all_values[1:]), strict=True)
-    )
+    without = all_values[1:]
+    influences = (len(without) - 1) / len(without) * (without.mean() - without)
+    moved = dict(zip(map(hashed_block, sorted(set(blocks))), influences, strict=True))
     is_defined = np.isfinite(all_values).all()
     return {
         "block": sums["block"],
@@ -346,24 +348,9 @@ def trial_metric(metric: str) -> TrialMetric:
     return TRIAL_METRICS[metric]
 
 
-def highest_value(counts: Counts) -> float:
-    """The most that a value can be: 1, or no bound where it is an amount or a block has a numerator
-    above its denominator.
-    """
-    if form_of(counts) != "ratio":
-        return 1.0
-    pairs = [
-        pair
-        for part in per_seed(counts)
-        for pair in zip(part["numerator"], part["denominator"], strict=True)
-    ]
-    bounded = all(isinstance(amount, int) and amount <= units for amount, units in pairs)
-    return 1.0 if bounded else float("inf")
-
-
 def independent_units(counts: Counts, metric: str) -> float | None:
     """The independent units that a value rests on at best: words or utterances of a ratio, of an
-    EER 4 / (1 / targets + 1 / non-targets) trials, of averages over classes
+    EER or AUC 4 / (1 / targets + 1 / non-targets) trials, of averages over classes
     `probe.measures.block_sums.class_units`.
 
     The second has the variance of an EER whose two densities are equal at the threshold. None for
@@ -379,7 +366,7 @@ def independent_units(counts: Counts, metric: str) -> float | None:
         is_share = all(isinstance(amount, int) for amount in first["numerator"])
         return sum(first["denominator"]) if is_share else None
     n_targets, n = int(np.sum(first["target"])), len(first["target"])
-    return 4 * n_targets * (n - n_targets) / n if metric_of(metric).is_eer else None
+    return None if metric_of(metric).is_cost else 4 * n_targets * (n - n_targets) / n
 
 
 def _whole(values: ArrayLike, n: int) -> list[int]:

@@ -1,10 +1,11 @@
 """Robustness: the loss of a score under other conditions, and the part of a gap that another model
 closes, each with an interval.
 
-Conventions: scores of the same blocks are resampled together (`probe.measures.bootstrap`), so
-``clean - disturbed`` is a paired difference, in which common effects of a speaker cancel. Sums and
-differences of scores have the interval value +- t * se of that module; ratios have Fieller's
-(1954): all r for which ``top - r * bottom`` is not significantly different from 0. A ratio whose
+Conventions: what each block contributes to scores of the same blocks is added and subtracted
+(`probe.measures.uncertainty`), so ``clean - disturbed`` is a paired difference, in which common
+effects of a speaker cancel. Sums and differences of scores have the interval value +- t * se of
+that module; ratios have Fieller's (1954): all r for which ``top - r * bottom`` is not significantly
+different from 0. A ratio whose
 ``bottom`` is not significantly different from 0 is undefined: nearly any value would be compatible
 with the scores. ``docs/robustness.md`` reports the coverage of the intervals.
 
@@ -12,36 +13,37 @@ Sources: Shah et al., Speech Robust Bench, arXiv 2403.07937 (WERD, NWER, NWERD, 
 2020, arXiv 2007.00644 (effective robustness); Hsu et al. 2021, arXiv 2104.01027 (the gap closed).
 """
 
+import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import chdtri, expit, logit
 
-from probe.measures.bootstrap import CONFIDENCE, Estimate, SampledScore, student_quantiles
+from probe.measures.intervals import CONFIDENCE, student_quantile
+from probe.measures.uncertainty import Estimate, MeasuredScore
 
 Floats = NDArray[np.float64]
 
 FEWEST_MODELS = 5  # smallest number of models for a fitted line
 
 
-def ratio(top: SampledScore, bottom: SampledScore, confidence: float = CONFIDENCE) -> Estimate:
+def ratio(top: MeasuredScore, bottom: MeasuredScore, confidence: float = CONFIDENCE) -> Estimate:
     """Return ``top / bottom`` with Fieller's interval.
 
     r is in the interval if (top - r bottom)^2 <= tt - 2 r tb + r^2 bb, with t^2 times the variances
     and the covariance on the right: between the roots of a r^2 - 2 b r + c. The ratio is undefined
     if 0 lies in the interval of ``bottom``, and has no ends if there are too few blocks.
     """
-    if (top + bottom).half_width(confidence) is None:
+    both = top + bottom
+    if math.isnan(both.variance):
         if not bottom.value:
             return Estimate(None, note="division by 0")
         return Estimate(top.value / bottom.value)
-    n = min(top.n_blocks, bottom.n_blocks)
-    t = float(student_quantiles(n - 1, confidence))
-    both = np.stack([top.resampled, bottom.resampled])
-    (tt, tb), (_, bb) = t**2 * n / (n - 1) * np.cov(both[:, np.isfinite(both).all(axis=0)])
-    tt = max(tt, t**2 * top.least_error**2)
-    bb = max(bb, t**2 * bottom.least_error**2)
+    t2 = both.quantile(confidence) ** 2
+    tt, bb = (t2 * replace(score, scale="plain").variance for score in (top, bottom))
+    tb = t2 * top.covariance_with(bottom)
     a, b, c = bottom.value**2 - bb, top.value * bottom.value - tb, top.value**2 - tt
     if a <= 0:
         return Estimate(None, note="what it is divided by lies within its noise")
@@ -50,8 +52,8 @@ def ratio(top: SampledScore, bottom: SampledScore, confidence: float = CONFIDENC
 
 
 def degradation(
-    clean: SampledScore, disturbed: SampledScore, higher_is_better: bool
-) -> SampledScore:
+    clean: MeasuredScore, disturbed: MeasuredScore, higher_is_better: bool
+) -> MeasuredScore:
     """Return the loss of a score, positive if it is worse under the condition, in the unit of the
     metric (a fraction).
     """
@@ -59,7 +61,7 @@ def degradation(
 
 
 def relative_degradation(
-    clean: SampledScore, disturbed: SampledScore, higher_is_better: bool
+    clean: MeasuredScore, disturbed: MeasuredScore, higher_is_better: bool
 ) -> Estimate:
     """Return the degradation relative to the clean score: 0.5 halves an accuracy, 1.0 doubles an
     error rate.
@@ -68,9 +70,9 @@ def relative_degradation(
 
 
 def margin_lost(
-    loss: SampledScore,
-    clean: SampledScore,
-    chance: SampledScore | float,
+    loss: MeasuredScore,
+    clean: MeasuredScore,
+    chance: MeasuredScore | float,
     higher_is_better: bool,
     confidence: float = CONFIDENCE,
 ) -> Estimate:
@@ -84,7 +86,7 @@ def margin_lost(
 
 
 def normalised_error(
-    model: SampledScore, baseline: SampledScore, higher_is_better: bool
+    model: MeasuredScore, baseline: MeasuredScore, higher_is_better: bool
 ) -> Estimate:
     """Return Speech Robust Bench's NWER as in its paper: the error divided by the error of a
     baseline model on the same utterances and condition; the error of an accuracy is 1 - accuracy.
@@ -97,7 +99,7 @@ def normalised_error(
     return ratio(model, baseline)
 
 
-def normalised_degradation(loss: SampledScore, baseline_loss: SampledScore) -> Estimate:
+def normalised_degradation(loss: MeasuredScore, baseline_loss: MeasuredScore) -> Estimate:
     """Return NWERD, which is WERD / WERD of the baseline; it is undefined unless the baseline's own
     degradation is significantly above 0.
     """
@@ -126,7 +128,7 @@ def variance(values: Sequence[float], confidence: float = CONFIDENCE) -> Estimat
 
 
 def gap_closed(
-    a: SampledScore, b: SampledScore, c: SampledScore, higher_is_better: bool
+    a: MeasuredScore, b: MeasuredScore, c: MeasuredScore, higher_is_better: bool
 ) -> Estimate:
     """Return (A - B) / (A - C), the part of the gap between out-of-domain and in-domain training
     that another model closes.
@@ -198,6 +200,6 @@ def _above_line(others: Floats, x: float, disturbed: float, confidence: float) -
     predicted = mean_y + slope * (x - mean_x)
     scatter = np.square(from_y - slope * from_x).sum() / (n - 2)
     se = np.sqrt(scatter * (1 + 1 / n + (x - mean_x) ** 2 / (from_x @ from_x)))
-    half = student_quantiles(n - 2, confidence) * se
+    half = student_quantile(n - 2, confidence) * se
     value, low, high = (disturbed - expit(predicted + np.array([0, half, -half]))).tolist()
     return Estimate(value, low, high)

@@ -7,16 +7,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from probe.measures.block_sums import CELLS, block_sums, sum_metric
-from probe.measures.bootstrap import CONFIDENCE, N_RESAMPLES, Estimate, sample_score
 from probe.measures.counts import Counts, form_of, is_trials, value_of
 from probe.measures.degradation import degradation
-from probe.measures.metrics import EER
-from probe.measures.uncertainty import interval, wilson_interval
+from probe.measures.detection import why_too_short
+from probe.measures.intervals import CONFIDENCE, INTERVALS
+from probe.measures.metrics import ACCURACY, EER, metric_of
+from probe.measures.uncertainty import FEWEST_BLOCKS, Estimate, interval, measure
 
 Floats = NDArray[np.float64]
 
 UNDEFINED = Estimate(None)
-LEAST_BLOCKS = 4  # a group with fewer blocks is flagged and cannot be the worst
 N_DRAWS, N_DRAWS_OF_TRIALS = 1000, 200  # draws for the spread by chance
 
 
@@ -32,8 +32,8 @@ class Group:
 
     @property
     def few(self) -> bool:
-        """Whether the blocks are too few for the group to be called the worst."""
-        return self.n_blocks < LEAST_BLOCKS
+        """Whether the blocks are too few for an interval, and for the group to be the worst."""
+        return self.n_blocks < FEWEST_BLOCKS
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def compare_groups(
     Args:
         counts: see `probe.records`.
         groups: (block,) the group of each block.
-        seed: random seed of resamples and random groups.
+        seed: random seed of random groups.
         metric: metric of trials; see `probe.measures.counts.value_of`.
     """
     if form_of(counts) == "influences":
@@ -88,21 +88,20 @@ def compare_groups(
         parts[name] = part = _restricted(counts, labels == name, metric)
         estimate = Estimate(None, note="nothing to score")
         if part is not None:
-            ends = interval(part, seed, N_RESAMPLES, confidence, metric)
+            ends = interval(part, metric, confidence)
             estimate = Estimate(value_of(part, metric), *(ends or ()))
         scored.append(Group(name, estimate, int(np.sum(labels == name))))
     ranked = [group for group in scored if group.estimate.value is not None and not group.few]
     if len(ranked) < 2:
         note = (
-            f"{len(ranked)} groups of {LEAST_BLOCKS} blocks or more that can be scored; two are "
+            f"{len(ranked)} groups of {FEWEST_BLOCKS} blocks or more that can be scored; two are "
             "needed"
         )
         return Groups(scored, spread=Estimate(None, note=note))
     worst, best = _ends(ranked, higher_is_better)
     n_pairs = len(ranked) * (len(ranked) - 1) / 2
     low, high = (
-        sample_score(parts[group.name] or {}, seed, counts["block"], metric)
-        for group in (worst, best)
+        measure(parts[group.name] or {}, metric, counts["block"]) for group in (worst, best)
     )
     spread = degradation(high, low, higher_is_better).estimate(1 - (1 - CONFIDENCE) / n_pairs)
     labels = np.where(np.isin(labels, [group.name for group in ranked]), labels, "")
@@ -111,15 +110,19 @@ def compare_groups(
 
 
 def compare_blocks(
-    counts: Counts, names: Sequence[str], higher_is_better: bool, seed: int = 0
+    counts: Counts,
+    names: Sequence[str],
+    higher_is_better: bool,
+    seed: int = 0,
+    metric: str = ACCURACY.name,
 ) -> Groups:
     """Apply `compare_groups` with each block (speaker) as a separate group.
 
-    Intervals are Wilson's for all blocks at once; within a block every unit (utterance, word)
-    counts as independent, so they tend to be too narrow. The spread by chance assumes equally good
-    blocks (binomial, or Poisson if a rate can exceed 1). The result is undefined for trials, whose
-    ends are different speakers, for amounts that are not whole numbers, and for metrics that are
-    not ratios.
+    Intervals are exact binomial (or Poisson) ones for all blocks at once; within a block every unit
+    (utterance, word) counts as independent, so they tend to be too narrow. The spread by chance
+    assumes equally good blocks (binomial, or Poisson if a rate can exceed 1). The result is
+    undefined for trials, whose ends are different speakers, for amounts that are not whole numbers,
+    and for metrics that are not ratios.
     """
     if form_of(counts) != "ratio":
         note = "a trial has two speakers: speakers are no groups of trials"
@@ -131,8 +134,9 @@ def compare_blocks(
     if len(ratios) < 2 or any(isinstance(n, float) for _, n, _ in ratios):
         return Groups([], spread=Estimate(None, note="fewer than two blocks, or no whole numbers"))
     confidence = 1 - (1 - CONFIDENCE) / len(ratios)
+    interval_of = INTERVALS[metric_of(metric).interval_scale]
     scored = [
-        Group(name, Estimate(n / d, *(wilson_interval(n, d, confidence) if n <= d else ())), 1)
+        Group(name, Estimate(n / d, *(interval_of(n / d, 0.0, np.inf, d, confidence) or ())), 1)
         for name, n, d in ratios
     ]
     worst, best = _ends(scored, higher_is_better)
@@ -185,7 +189,8 @@ def _restricted(counts: Counts, inside: NDArray[np.bool_], metric: str) -> Count
     place = np.cumsum(inside) - 1
     enroll, test = (place[end[within]] for end in ends)
     target, rank = (np.asarray(counts[key])[within] for key in ("target", "rank"))
-    if not 0 < target.sum() < len(target):
+    n_others = int(len(target) - target.sum())
+    if not 0 < n_others < len(target) or why_too_short(metric, n_others):
         return None
     block = [name for name, kept in zip(counts["block"], inside, strict=True) if kept]
     return {"block": block, "enroll": enroll, "test": test, "target": target, "rank": rank}

@@ -7,8 +7,8 @@ import pandas as pd
 
 from probe.errors import ProbeError
 from probe.measures import degradation as measures
-from probe.measures.bootstrap import Estimate
-from probe.reporting.layer_scores import Row, columns_of, sampled_score, with_ends
+from probe.measures.uncertainty import Estimate
+from probe.reporting.layer_scores import Row, columns_of, measured_score, with_ends
 from probe.reporting.scores import Scores, with_all_labels
 
 DOMAINS = ["task", "corpus", "condition", "train_condition", "metric", "head"]
@@ -94,7 +94,7 @@ def _estimate(
 
     Args:
         pooled: whether the scores are of different utterances, so that the speakers of both are
-            resampled together.
+            pooled.
     """
     missing = [name for name, row in rows.items() if row is None]
     if missing:
@@ -104,6 +104,6 @@ def _estimate(
         return Estimate(None, note="no counts in the record")
     blocks = sorted({block for row in known for block in row["counts"]["block"]})
     try:
-        return measure(*(sampled_score(row, blocks if pooled else None) for row in known))
+        return measure(*(measured_score(row, blocks if pooled else None) for row in known))
     except ProbeError as error:
         return Estimate(None, note=str(error).partition(":")[0])

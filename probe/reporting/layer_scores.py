@@ -1,6 +1,7 @@
 """The scores of one layer under several conditions, and estimates as columns of a table."""
 
 from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -8,8 +9,8 @@ import numpy as np
 from probe.data.conditions.grammar import CLEAN
 from probe.data.conditions.severity import by_severity
 from probe.errors import ProbeError
-from probe.measures.bootstrap import Estimate, SampledScore, sample_score
 from probe.measures.metrics import metric_of
+from probe.measures.uncertainty import Estimate, MeasuredScore, measure
 from probe.records import ACROSS_CONDITIONS, BUDGET, NO_LAYER
 from probe.reporting.scores import Scores
 
@@ -19,7 +20,7 @@ Row = dict[Any, Any]
 
 
 class Layer:
-    """The test scores of one layer by condition, of one training; each is resampled once."""
+    """The test scores of one layer by condition, of one training; each is measured once."""
 
     def __init__(self, place: Sequence[Any], rows: Mapping[str, Row]) -> None:
         self.about: Row = dict(zip(PLACE, place, strict=True))
@@ -29,22 +30,22 @@ class Layer:
         first = next(iter(rows.values()))
         self.higher = bool(first["higher_is_better"])
         self.is_chosen = bool(first["chosen_layer"] == self.about["layer"])
-        self.chance: SampledScore | float | None = None
-        self._sampled: dict[str, SampledScore | None] = {}
+        self.chance: MeasuredScore | float | None = None
+        self._measured: dict[str, MeasuredScore | None] = {}
 
-    def sampled(self, condition: str) -> SampledScore | None:
-        """A resampled score; None where the record holds no counts."""
-        if condition not in self._sampled:
-            self._sampled[condition] = sampled_score(self.rows[condition])
-        return self._sampled[condition]
+    def measured(self, condition: str) -> MeasuredScore | None:
+        """A measured score; None where the record holds no counts."""
+        if condition not in self._measured:
+            self._measured[condition] = measured_score(self.rows[condition])
+        return self._measured[condition]
 
-    def mean(self, conditions: Sequence[str]) -> tuple[SampledScore, SampledScore]:
+    def mean(self, conditions: Sequence[str]) -> tuple[MeasuredScore, MeasuredScore]:
         """The clean score, and the mean score over conditions.
 
         Raises:
             ProbeError: a record holds no counts.
         """
-        clean, *scores = (self.sampled(name) for name in (CLEAN, *conditions))
+        clean, *scores = (self.measured(name) for name in (CLEAN, *conditions))
         known = [score for score in scores if score is not None]
         if clean is None or len(known) < len(scores):
             raise ProbeError("no counts in the record, so no interval")
@@ -68,24 +69,23 @@ def layers_of(scores: Scores) -> list[Layer]:
         if layer.higher:
             places = (("majority", *none), ("mean", *none), ("shuffled", *layer.about.values()))
             controls = [by_place.get(place, {}).get(CLEAN) for place in places]
-            known = [score for row in controls if row and (score := sampled_score(row))]
+            known = [score for row in controls if row and (score := measured_score(row))]
             layer.chance = max(known, key=lambda score: score.value, default=None)
     return layers
 
 
-def sampled_score(row: Mapping[Any, Any], over: Sequence[str] | None = None) -> SampledScore | None:
-    """A score with its resamples; None where the record holds no counts."""
+def measured_score(
+    row: Mapping[Any, Any], over: Sequence[str] | None = None
+) -> MeasuredScore | None:
+    """A score with its uncertainty; None where the record holds no counts."""
     if not row["counts"]:
         return None
-    return sample_score(row["counts"], int(row["seed"]), over, str(row["metric"]))
+    return measure(row["counts"], str(row["metric"]), over)
 
 
-def mean_of(scores: Sequence[SampledScore]) -> SampledScore:
+def mean_of(scores: Sequence[MeasuredScore]) -> MeasuredScore:
     """The mean of scores of the same utterances."""
-    total = scores[0]
-    for score in scores[1:]:
-        total = total + score
-    return total * (1 / len(scores))
+    return replace(sum(scores[1:], scores[0]) * (1 / len(scores)), scale=scores[0].scale)
 
 
 def columns_of(name: str, estimate: Estimate) -> Row:

@@ -20,9 +20,9 @@ import pandas as pd
 from probe.data.conditions.grammar import CLEAN
 from probe.errors import ProbeError, listed
 from probe.measures import degradation as measures
-from probe.measures.bootstrap import CONFIDENCE, Estimate, SampledScore
+from probe.measures.intervals import CONFIDENCE
 from probe.measures.metrics import ACCURACY, metric_of
-from probe.measures.uncertainty import interval
+from probe.measures.uncertainty import Estimate, MeasuredScore, interval
 from probe.records import ACROSS_CONDITIONS, COMBINED
 from probe.reporting.domain_gaps import domain_gaps
 from probe.reporting.layer_scores import (
@@ -237,7 +237,7 @@ def chosen_rows(rows: pd.DataFrame) -> pd.DataFrame:
 
 def _rows_of_layer(layer: Layer) -> list[Row]:
     """The rows of one layer under every condition."""
-    clean, reference = layer.rows[CLEAN], layer.sampled(CLEAN)
+    clean, reference = layer.rows[CLEAN], layer.measured(CLEAN)
     level = _chance_level(reference, layer.chance, layer.higher)
     about = layer.about | {
         "layer_index": clean["layer_index"],
@@ -252,9 +252,9 @@ def _rows_of_layer(layer: Layer) -> list[Row]:
         for name, row in layer.rows.items()
     }
     rows = [scores[CLEAN]]
-    losses: dict[str, SampledScore] = {}
+    losses: dict[str, MeasuredScore] = {}
     for name in layer.conditions:
-        row, score = scores[name], layer.sampled(name)
+        row, score = scores[name], layer.measured(name)
         try:
             if reference is None or score is None:
                 plain = (clean["value"] - row["value"]) * (1 if layer.higher else -1)
@@ -272,20 +272,16 @@ def _rows_of_layer(layer: Layer) -> list[Row]:
 
 
 def _mean_and_worst(
-    layer: Layer, reference: SampledScore, losses: Mapping[str, SampledScore], level: str
+    layer: Layer, reference: MeasuredScore, losses: Mapping[str, MeasuredScore], level: str
 ) -> list[Row]:
     mean = mean_of(list(losses.values()))
-    score = (reference - mean if layer.higher else reference + mean).estimate()
-    most = 1.0 if layer.higher else np.inf
-    low, high = (
-        np.nan if end is None else min(max(end, 0.0), most) for end in (score.low, score.high)
-    )
-    of_mean = {"condition": MEAN, "value": score.value, "low": low, "high": high}
+    known = [score for name in losses if (score := layer.measured(name)) is not None]
+    of_mean = {"condition": MEAN} | columns_of("value", mean_of(known).estimate())
+    of_mean |= {end: of_mean.pop(f"value_{end}") for end in ("low", "high")}
     worst = max(losses, key=lambda name: losses[name].value)
     simultaneous = 1 - (1 - CONFIDENCE) / len(losses)
     row = layer.rows[worst]
-    seed, metric = int(row["seed"]), str(row["metric"])
-    ends = interval(row["counts"], seed, confidence=simultaneous, metric=metric)
+    ends = interval(row["counts"], str(row["metric"]), simultaneous)
     low, high = ends or (np.nan, np.nan)
     of_worst = {key: row[key] for key in VALUE}
     of_worst |= {"condition": WORST, "low": low, "high": high, "note": worst}
@@ -296,10 +292,10 @@ def _mean_and_worst(
 
 
 def _loss_columns(
-    layer: Layer, loss: SampledScore, level: str, confidence: float = CONFIDENCE
+    layer: Layer, loss: MeasuredScore, level: str, confidence: float = CONFIDENCE
 ) -> Row:
     """A loss in points, as a part of the clean score, and of what it has above chance."""
-    clean, margin = layer.sampled(CLEAN), Estimate(None)
+    clean, margin = layer.measured(CLEAN), Estimate(None)
     assert clean is not None
     if layer.chance is not None and not level:
         margin = measures.margin_lost(loss, clean, layer.chance, layer.higher, confidence)
@@ -311,12 +307,12 @@ def _loss_columns(
 
 
 def _chance_level(
-    clean: SampledScore | None, chance: SampledScore | float | None, higher: bool
+    clean: MeasuredScore | None, chance: MeasuredScore | float | None, higher: bool
 ) -> str:
     """Whether a layer's clean score is significantly better than chance."""
     if clean is None or chance is None:
         return "unknown"
-    if isinstance(chance, SampledScore):
+    if isinstance(chance, MeasuredScore):
         above = measures.degradation(clean, chance, higher)
     else:
         above = (clean - chance) * (1 if higher else -1)

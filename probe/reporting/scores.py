@@ -22,8 +22,8 @@ from probe.brief import brief, counted
 from probe.errors import ProbeError, listed
 from probe.measures.comparison import paired_difference
 from probe.measures.counts import several
-from probe.measures.metrics import CODELENGTH
-from probe.measures.uncertainty import FEW_BLOCKS, interval
+from probe.measures.metrics import CODELENGTH, metric_of
+from probe.measures.uncertainty import FEW_BLOCKS, Method, interval
 from probe.model_names import RANDOM, unrevised
 from probe.records import (
     BUDGET,
@@ -70,6 +70,7 @@ BUDGETS = [
 ]
 BASELINES = ("majority", "mean", "shuffled", "fbank", "random")
 TOO_FEW = "too few blocks for an interval"
+FOR_ENDS = ["low", "high", "value", "counts", "metric", "split", "seed"]
 FOR_MARKS = ["counts", "seed"]  # what ties are computed from, besides the columns that are shown
 
 
@@ -87,25 +88,32 @@ class Scores:
     """
 
     def __init__(
-        self, unchecked: pd.DataFrame, check: Callable[[pd.DataFrame], pd.DataFrame] = comparable
+        self,
+        unchecked: pd.DataFrame,
+        check: Callable[[pd.DataFrame], pd.DataFrame] = comparable,
+        method: Method = "speakers",
     ) -> None:
         """Use `of`."""
-        self.unchecked, self._check = unchecked, check
+        self.unchecked, self._check, self._method = unchecked, check, method
 
     @classmethod
-    def of(cls, records: pd.DataFrame, all_heads: bool = False) -> "Scores":
+    def of(
+        cls, records: pd.DataFrame, all_heads: bool = False, method: Method = "speakers"
+    ) -> "Scores":
         """The scores of records; a warning names each file that contradicts the others.
 
         Args:
             records: see `probe.records.read_records`.
             all_heads: shows every head instead of the headline ones.
+            method: of the intervals of scores, see `probe.measures.uncertainty.interval`;
+                differences have one method.
 
         Raises:
             ProbeError: there are no records.
         """
         if records.empty:
             raise ProbeError("the files hold no records. Run `probe run` or `probe bench` again.")
-        return cls(records if all_heads else records[records["headline"]])
+        return cls(records if all_heads else records[records["headline"]], method=method)
 
     def __repr__(self) -> str:
         numbers = {name: self.unchecked[name].nunique() for name in ("model", "task")}
@@ -136,22 +144,35 @@ class Scores:
     def merged(self) -> pd.DataFrame:
         """One row for each score: the records with their seeds merged.
 
-        Values are floats, NaN where there is no finite one. Besides the fields of a record there
-        are ``chosen_layer`` (missing without a dev score), ``n_seeds``, and ``few``: whether the
-        blocks are fewer than `FEW_BLOCKS`, so that the interval is approximate.
+        Values are floats, NaN where there is no finite one. Intervals are computed from the counts,
+        whatever version wrote them; dev scores have none. Besides the fields of a record
+        there are ``chosen_layer`` (missing without a dev score), ``n_seeds``, and ``few``: whether
+        the blocks are fewer than `FEW_BLOCKS`, so that the interval is approximate.
         """
         merged = _over_seeds(self.records)
-        floats = {
-            name: merged[name].astype(float).replace([np.inf, -np.inf], np.nan)
-            for name in ("value", "low", "high")
-        }
-        bare = floats["value"].notna() & floats["low"].isna() & merged["counts"].astype(bool)
+        ends = [self._ends(row) for row in _dicts(merged, FOR_ENDS)]
+        low, high = np.array(ends, np.float64).reshape(-1, 2).T
+        low, high = (np.where(np.isfinite(end), end, np.nan) for end in (low, high))
+        values = merged["value"].astype(float).replace([np.inf, -np.inf], np.nan)
+        bare = values.notna() & np.isnan(low) & merged["counts"].astype(bool)
         bare &= (merged["note"] == "") & (merged["split"] == "test")
+        scales = merged["metric"].map(lambda name: metric_of(name).interval_scale)
+        bare &= scales != "none"
         few = (merged["n_blocks"] > 0) & (merged["n_blocks"] < FEW_BLOCKS)
         shared = merged["shared_speakers"].astype(float)
         note = merged["note"].mask(bare, TOO_FEW)
-        merged = merged.assign(**floats, note=note, few=few, shared_speakers=shared)
+        merged = merged.assign(
+            value=values, low=low, high=high, note=note, few=few, shared_speakers=shared
+        )
         return merged.merge(chosen_layers(merged), on=CHOICE, how="left")
+
+    def _ends(self, row: Row) -> tuple[float, float]:
+        if pd.isna(row["value"]) or row["split"] == "dev":
+            return np.nan, np.nan
+        if not row["counts"]:
+            return row["low"], row["high"]
+        ends = interval(row["counts"], row["metric"], method=self._method, seed=row["seed"])
+        return ends or (np.nan, np.nan)
 
     @cached_property
     def tested(self) -> pd.DataFrame:
@@ -166,14 +187,15 @@ class Scores:
         """The scores of one seed and one condition seed, which conditions can be compared with
         utterance by utterance: see `probe.reporting.filters.first_sampling`.
         """
-        return Scores(first_sampling(self.unchecked), comparable_across_conditions)
+        first = first_sampling(self.unchecked)
+        return Scores(first, comparable_across_conditions, self._method)
 
     @cached_property
     def first_seed(self) -> "Scores":
         """The scores of each question's first seed alone."""
         by = ["task", "corpus", "condition"]
         first = self.records["seed"] == self.records.groupby(by)["seed"].transform("min")
-        return self if first.all() else Scores(self.records[first])
+        return self if first.all() else Scores(self.records[first], method=self._method)
 
     @cached_property
     def across_domains(self) -> "Scores":
@@ -181,7 +203,7 @@ class Scores:
         `crossed`.
         """
         crossing = crossed(self.records)
-        return self if crossing is self.records else Scores(crossing)
+        return self if crossing is self.records else Scores(crossing, method=self._method)
 
     def chosen(self) -> pd.DataFrame:
         """One row for each `SCORE` that was trained on all labels, at the layer chosen on dev;
@@ -356,9 +378,6 @@ def _mean(rows: Sequence[Mapping[Any, Any]]) -> Row:
     except ProbeError:
         note = first["note"] or "the seeds were scored on different utterances, so no interval"
         return mean | {"note": note}
-    if first["split"] != "dev":
-        ends = interval(mean["counts"], int(first["seed"]), metric=str(first["metric"]))
-        mean |= dict(zip(("low", "high"), ends, strict=True)) if ends else {}
     return mean
 
 
@@ -412,8 +431,7 @@ def _controls(score: Row, cell: Sequence[Row]) -> Row:
     values = {control: row["value"] for control, row in controls.items()}
     if "types" in controls and not pd.isna(score["value"]):
         types = controls["types"]["counts"]
-        about = {"seed": score["seed"], "metric": score["metric"]}
-        gain = paired_difference(score["counts"], types, **about)
+        gain = paired_difference(score["counts"], types, score["metric"])
         values |= {
             "selectivity": gain.difference,
             "selectivity_low": gain.low,

@@ -16,14 +16,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from probe.measures.comparison import tied_with_best
-from probe.measures.counts import is_trials, utterances_of
+from probe.measures.confidence_set import LEVEL, confidence_set
+from probe.measures.counts import utterances_of
 from probe.measures.metrics import metric_of
-from probe.measures.uncertainty import measure
 from probe.records import COMBINED, OWN_HEAD, QUESTION, SCORE
 
 BEST, TIED = "best", "tied"
-N_RESAMPLES, N_RESAMPLES_OF_TRIALS = 1000, 200  # a thousand EERs take 0.1 s
 OTHERS = "scored on other utterances than the rest, so not compared"
 NO_BEST = "not called best: a score on other utterances is better"
 
@@ -116,10 +114,8 @@ def _of_contest(
     counts, metric = columns["counts"][group].tolist(), columns["metric"][at]
     tied = [True] * len(group)
     if counts[0] and len(group) > 1:
-        n_resamples = N_RESAMPLES_OF_TRIALS if is_trials(counts[0]) else N_RESAMPLES
-        contest = measure(counts, int(columns["seed"][at]), n_resamples, metric)
-        higher = bool(columns["higher_is_better"][at])
-        _, tied = tied_with_best(contest, higher)
+        p = confidence_set(counts, metric, int(columns["seed"][at]))
+        tied = [value > LEVEL for value in p]
     marks = np.where(tied, TIED, "").astype(object)
     marks[best] = BEST
     return list(marks)

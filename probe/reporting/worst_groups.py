@@ -43,7 +43,7 @@ def _group_rows(layer: Layer, row: Row) -> list[Row]:
     groups: dict[str, Groups] = {}
     # A trial has two speakers; where there is a block for each utterance, no speaker is known.
     if not metric_of(metric).of_trials and len(counts["block"]) < row["n"]:
-        groups["speaker"] = compare_blocks(counts, counts["block"], layer.higher, seed)
+        groups["speaker"] = compare_blocks(counts, counts["block"], layer.higher, seed, metric)
     for column, names in sorted((row["groups"] or {}).items()):
         if len(set(names) - {""}) > 1 and column != "speaker":
             groups[column] = compare_groups(counts, names, layer.higher, seed, metric)

@@ -141,7 +141,7 @@ def test_pooled_counts_equal_a_loop_of_runs_by_hand(world: Path, tmp_path: Path,
             }
         assert record.counts == pooled_counts([one.counts for one in folds])
         assert record.value == value_of(record.counts, record.metric)
-        ends = interval(record.counts, seed=0, metric=record.metric) or (None, None)
+        ends = interval(record.counts, record.metric) or (None, None)
         assert (record.low, record.high) == ends
         assert [entry["fold"] for entry in record.folds] == SESSIONS
         for name in ("layer", "value", "n", "n_train", "chosen"):

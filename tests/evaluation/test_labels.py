@@ -228,10 +228,10 @@ def test_baselines_of_other_models_stand_beside(records: list[Record]) -> None:
 
 
 def test_amounts_are_means_with_intervals() -> None:
-    counts = amount_counts(["a", "b", "c", "d", "e"], [1.5, 2.5, 9.0, 3.0, 4.0])
+    counts = amount_counts(list("abcdef"), [1.5, 2.5, 9.0, 3.0, 4.0, 4.0])
     assert value_of(counts) == 4.0
-    assert interval(amount_counts(["a", "b", "c", "d"], [0.5] * 4)) is None
-    low, high = interval(counts) or (0, 0)
+    assert interval(amount_counts(list("abcdef"), [0.5] * 6), "mae") is None
+    low, high = interval(counts, "mae") or (0, 0)
     assert 0 <= low < 4.0 < high
     assert high > 5
     with pytest.raises(ProbeError, match="finite"):

@@ -11,15 +11,10 @@ from scipy.stats import pearsonr, spearmanr, t
 from sklearn.metrics import balanced_accuracy_score, confusion_matrix, f1_score, r2_score
 
 from probe.errors import ProbeError
-from probe.measures.block_sums import (
-    block_sums,
-    class_counts,
-    class_units,
-    confusion,
-    moment_counts,
-    sum_metric,
-)
-from probe.measures.comparison import best_and_tied, paired_difference
+from probe.measures.block_sums import class_counts, class_units, confusion, moment_counts
+from probe.measures.block_weights import values_without_each_block
+from probe.measures.comparison import paired_difference
+from probe.measures.confidence_set import confidence_set
 from probe.measures.counts import (
     Counts,
     check_same_utterances,
@@ -29,8 +24,7 @@ from probe.measures.counts import (
     value_of,
 )
 from probe.measures.groups import compare_groups
-from probe.measures.jackknife import jackknife
-from probe.measures.uncertainty import interval
+from probe.measures.uncertainty import interval, measure
 
 
 def numbers(generator: np.random.Generator, n: int) -> tuple[np.ndarray, np.ndarray]:
@@ -134,10 +128,9 @@ def test_the_jackknife_leaves_each_block_out_once(metric: str) -> None:
 
     counts = counts_of(names != "")
     without = np.array([value_of(counts_of(names != name), metric) for name in sorted(set(names))])
-    moved = jackknife(block_sums(counts), sum_metric(counts, metric))
-    assert len(moved) == 8
+    assert sorted(values_without_each_block(counts, metric)) == pytest.approx(sorted(without))
     variance = 7 / 8 * np.square(without - without.mean()).sum()
-    assert 8 / 7 * np.square(moved).sum() == pytest.approx(variance)
+    assert measure(counts, metric).variance == pytest.approx(variance)
 
 
 def test_the_interval_of_a_correlation_is_symmetric_on_fisher_s_scale() -> None:
@@ -147,14 +140,14 @@ def test_the_interval_of_a_correlation_is_symmetric_on_fisher_s_scale() -> None:
     ends = interval(counts, metric="ccc")
     assert ends is not None
     low, high = np.arctanh(ends)
-    function = sum_metric(counts, "ccc")
-    moved = jackknife(block_sums(counts), lambda sums: np.arctanh(function(sums)))
-    error = np.sqrt(8 / 7 * np.square(moved).sum())
-    assert (low + high) / 2 == pytest.approx(np.arctanh(value_of(counts, "ccc")))
-    assert (high - low) / 2 == pytest.approx(t.ppf(0.975, 7) * error)
+    score = measure(counts, "ccc")
+    assert score.freedom == pytest.approx(7)
+    assert (low + high) / 2 == pytest.approx(np.arctanh(score.value))
+    half = t.ppf(0.975, 7) * np.sqrt(score.variance) / (1 - score.value**2)
+    assert (high - low) / 2 == pytest.approx(half)
 
 
-def test_five_speakers_have_no_interval_of_numbers() -> None:
+def test_five_speakers_have_no_interval() -> None:
     generator = np.random.default_rng(6)
     truth, predicted = numbers(generator, 60)
     for n_blocks, known in ((5, False), (6, True)):
@@ -182,7 +175,7 @@ def test_differences_of_numbers_are_paired_and_need_the_same_truth() -> None:
     found = paired_difference(good, bad, metric="ccc")
     assert found.p is not None and found.p < 1e-3
     assert found.low is not None and found.low > 0
-    assert best_and_tied([bad, good], higher_is_better=True, metric="pearson") == (1, [False, True])
+    assert confidence_set([bad, good], "pearson") == [pytest.approx(0, abs=0.01), 1.0]
     assert utterances_of(good) == utterances_of(bad)
     other = moment_counts(names, truth + generator.normal(0, 1, 240), truth)
     assert utterances_of(other) != utterances_of(good)

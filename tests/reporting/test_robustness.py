@@ -32,14 +32,11 @@ from probe.errors import ProbeError
 from probe.evaluation.condition_plan import Hearing
 from probe.evaluation.provenance import provenance
 from probe.evaluation.tasks import open_task
-from probe.measures import bootstrap
 from probe.measures import degradation as measures
-from probe.measures.bootstrap import Estimate, SampledScore
-from probe.measures.bootstrap import sample_score as sampled
 from probe.measures.comparison import paired_difference
 from probe.measures.counts import Counts, ratio_counts, trial_counts, value_of
 from probe.measures.groups import compare_blocks, compare_groups
-from probe.measures.uncertainty import interval
+from probe.measures.uncertainty import Estimate, MeasuredScore, interval, measure
 from probe.records import Record, write_records
 from probe.reporting.figures.style import missing_matplotlib
 from probe.reporting.filters import first_sampling
@@ -96,7 +93,7 @@ def drawn(rate: float, seed: int, n_blocks: int = N_BLOCKS) -> Counts:
 
 @functools.cache
 def known(rate: float, draw: int) -> tuple[float, float]:
-    found = interval(drawn(rate, draw))
+    found = interval(drawn(rate, draw), "accuracy")
     assert found is not None
     return found
 
@@ -120,7 +117,7 @@ def scored(rate: float, draw: int = 1, errors: bool = False, **changed: Any) -> 
         "n": N_BLOCKS * N_EACH,
         "n_blocks": N_BLOCKS,
     }
-    groups = {"sex": ["fm"[int(name, 16) % 2] for name in counts["block"]]}
+    groups = {"sex": ["fm"[place % 2] for place in range(len(counts["block"]))]}
     return record(**(about | {"groups": groups} | (metric if errors else {}) | changed))
 
 
@@ -195,23 +192,27 @@ def two_models() -> list[Record]:
 # The measures
 
 
+def measured(counts: Counts, over: Sequence[str] | None = None) -> MeasuredScore:
+    return measure(counts, "accuracy", over)
+
+
 def test_degradation_is_the_paired_difference_and_its_interval() -> None:
     clean, disturbed = drawn(0.8, 1), drawn(0.6, 1)
-    told = paired_difference(clean, disturbed)
+    told = paired_difference(clean, disturbed, "accuracy")
     found = measures.degradation(
-        sampled(clean), sampled(disturbed), higher_is_better=True
+        measured(clean), measured(disturbed), higher_is_better=True
     ).estimate()
     assert (found.value, found.low, found.high) == pytest.approx(
         (told.difference, told.low, told.high)
     )
-    rise = measures.degradation(sampled(clean), sampled(disturbed), higher_is_better=False)
+    rise = measures.degradation(measured(clean), measured(disturbed), higher_is_better=False)
     assert rise.value == -told.difference
 
 
 def test_a_loss_is_no_more_than_the_whole_range_of_its_score() -> None:
     clean, disturbed = (
-        sampled(ratio([10, 10, 10, 9], [10] * 4)),
-        sampled(ratio([0, 0, 1, 0], [10] * 4)),
+        measured(ratio([10, 10, 10, 10, 10, 9], [10] * 6)),
+        measured(ratio([0, 0, 1, 0, 0, 0], [10] * 6)),
     )
     found, rise = (
         measures.degradation(*pair, True).estimate()
@@ -221,15 +222,16 @@ def test_a_loss_is_no_more_than_the_whole_range_of_its_score() -> None:
     mean = (
         measures.degradation(clean, disturbed, True) + measures.degradation(clean, clean, True)
     ) * 0.5
-    assert (mean.least, mean.most) == (-1.0, 1.0)
-    words = sampled(ratio([30, 10, 10, 9], [10] * 4))
-    assert measures.degradation(clean, words, False).estimate().high > 1, (
-        "word errors may be more than words"
-    )
+    assert (mean.lowest, mean.highest) == (-1.0, 1.0)
+    words = measure(ratio([30, 10, 10, 9, 10, 9], [10] * 6), "wer")
+    assert (
+        measures.degradation(measure(ratio([0] * 6, [10] * 6), "wer"), words, False).estimate().high
+        > 1
+    ), "word errors may be more than words"
 
 
 def test_no_loss_has_a_width_of_0() -> None:
-    clean, noisy = (sampled(ratio([n] * 12, [5] * 12)) for n in (5, 2))
+    clean, noisy = (measured(ratio([n] * 12, [5] * 12)) for n in (5, 2))
     loss = measures.degradation(clean, noisy, True)
     found, mean, part = (
         loss.estimate(),
@@ -245,14 +247,14 @@ def test_no_loss_has_a_width_of_0() -> None:
     assert mean.low is not None and 0.85 < mean.low < 0.96 and mean.high == 1
     assert part.low is not None and part.high is not None and part.low < 0.5 and part.high > 0.7
     names = ratio([1] * 12, [1] * 12)["block"]
-    of_others = [sampled(ratio([n] * 12, [5] * 12), over=names) for n in (5, 2)]
+    of_others = [measured(ratio([n] * 12, [5] * 12), names) for n in (5, 2)]
     wider = measures.degradation(*of_others, True).estimate()
     assert wider.low is not None and wider.low < found.low
     assert measures.variance([0.1, 0.1]).low is None
 
 
 def test_relative_degradation_and_margin_are_parts_of_the_clean_score() -> None:
-    clean, disturbed, chance = (sampled(ratio([n] * 6, [20] * 6)) for n in (16, 12, 4))
+    clean, disturbed, chance = (measured(ratio([n] * 6, [20] * 6)) for n in (16, 12, 4))
     assert measures.relative_degradation(clean, disturbed, True).value == pytest.approx(4 / 16)
     assert measures.margin_lost(clean - disturbed, clean, chance, True).value == pytest.approx(
         4 / 12
@@ -263,7 +265,7 @@ def test_relative_degradation_and_margin_are_parts_of_the_clean_score() -> None:
 
 def test_fieller_s_interval_holds_all_ratios_that_are_not_told_from_the_scores() -> None:
     top, bottom = (
-        replace(sampled(drawn(*of)), units=None) for of in ((0.3, 2), (0.8, 3))
+        replace(measured(drawn(*of)), units=None) for of in ((0.3, 2), (0.8, 3))
     )  # no floor of each difference
     found = measures.ratio(top, bottom)
     assert found.low is not None and found.high is not None
@@ -280,7 +282,7 @@ def test_fieller_s_interval_holds_all_ratios_that_are_not_told_from_the_scores()
 
 
 def test_a_ratio_to_what_lies_within_its_noise_is_undefined() -> None:
-    a, b = sampled(drawn(0.5, 1)), sampled(drawn(0.5, 3))
+    a, b = measured(drawn(0.5, 1)), measured(drawn(0.5, 3))
     assert not (a - b).estimate().beyond_noise
     assert measures.ratio(a, a - b) == Estimate(
         None, note="what it is divided by lies within its noise"
@@ -302,14 +304,11 @@ def simulated(n_blocks: int, seed: int, rates: Sequence[float]) -> list[Counts]:
 
 @pytest.mark.nightly
 @pytest.mark.parametrize("n_blocks", [7, 20])
-def test_intervals_of_differences_and_ratios_hold_the_truth(
-    n_blocks: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(bootstrap, "N_RESAMPLES", 300)
+def test_intervals_of_differences_and_ratios_hold_the_truth(n_blocks: int) -> None:
     held: dict[str, list[bool]] = {}
     for seed in range(250):
         clean, disturbed, other, chance = (
-            sampled(c, seed) for c in simulated(n_blocks, seed, (0.8, 0.6, 0.7, 0.3))
+            measured(c) for c in simulated(n_blocks, seed, (0.8, 0.6, 0.7, 0.3))
         )
         told = {
             "loss": (measures.degradation(clean, disturbed, True).estimate(), 0.2),
@@ -331,9 +330,9 @@ def test_scores_of_other_utterances_are_compared_over_the_union_of_their_speaker
     a = ratio_counts([f"a{i}" for i in range(8)], [15, 12, 18, 9, 16, 14, 13, 17], [20] * 8)
     b = ratio_counts([f"b{i}" for i in range(8)], [9, 11, 7, 12, 8, 10, 13, 6], [20] * 8)
     with pytest.raises(ProbeError, match="not of the same utterances"):
-        sampled(a) - sampled(b)
+        measured(a) - measured(b)
     over = sorted([*a["block"], *b["block"]])
-    found = (sampled(a, 0, over) - sampled(b, 0, over)).estimate()
+    found = (measured(a, over) - measured(b, over)).estimate()
     assert found.value == pytest.approx(value_of(a) - value_of(b))
     assert found.low is not None and found.high is not None
     se = math.sqrt(sum(np.var(np.array(c["numerator"]) / 20, ddof=1) / 8 for c in (a, b)))
@@ -342,7 +341,7 @@ def test_scores_of_other_utterances_are_compared_over_the_union_of_their_speaker
 
 def test_speech_robust_bench_measures_are_their_formulas() -> None:
     clean, noisy, base_clean, base_noisy = (
-        sampled(ratio(row, [20] * 5)) for row in np.array([[2], [6], [4], [12]]) * [[1] * 5]
+        measured(ratio(row, [20] * 6)) for row in np.array([[2], [6], [4], [12]]) * [[1] * 6]
     )
     assert measures.degradation(clean, noisy, False).value == pytest.approx(4 / 20)
     assert measures.degradation(noisy, clean, False).estimate().at_least(0) == Estimate(0, 0, 0)
@@ -367,7 +366,7 @@ def test_the_variance_over_samplings_has_the_interval_of_chi_squared_and_needs_t
 
 def test_the_gap_closed_is_undefined_within_noise_and_may_leave_0_and_1() -> None:
     def closed(*hits: int, higher: bool = True) -> Estimate:
-        a, b, c = (sampled(ratio([n - 1, n, n + 1, n, n, n], [20] * 6)) for n in hits)
+        a, b, c = (measured(ratio([n - 1, n, n + 1, n, n, n], [20] * 6)) for n in hits)
         return measures.gap_closed(a, b, c, higher)
 
     assert closed(8, 11, 14).value == pytest.approx(0.5)
@@ -375,11 +374,11 @@ def test_the_gap_closed_is_undefined_within_noise_and_may_leave_0_and_1() -> Non
     assert closed(8, 17, 14).value == pytest.approx(1.5)
     errors = closed(12, 9, 6, higher=False)
     assert errors.value == pytest.approx(0.5)
-    a, b, c = (sampled(drawn(*item)) for item in ((0.5, 1), (0.7, 3), (0.5, 3)))
+    a, b, c = (measured(drawn(*item)) for item in ((0.5, 1), (0.7, 3), (0.5, 3)))
     assert measures.gap_closed(a, b, c, True).note == "no gap to close: it lies within its noise"
     for wrong in (closed(16, 18, 12), closed(6, 9, 12, higher=False)):
         assert wrong == Estimate(None, note="no gap to close: in-domain training is the worse")
-    lone = [sampled(ratio([n], [20])) for n in (8, 11, 14)]
+    lone = [measured(ratio([n], [20])) for n in (8, 11, 14)]
     assert measures.gap_closed(*lone, True) == Estimate(
         None, note="too few blocks to tell whether there is a gap"
     )
@@ -454,39 +453,40 @@ def test_the_worst_group_and_the_spread_are_found_and_chance_is_told_from_them()
 
 
 def test_the_spread_that_chance_gives_is_that_of_all_ways_to_form_the_groups() -> None:
-    counts = ratio([18, 12, 9, 15, 17, 10, 13, 11], [20] * 8)
-    groups = ["a"] * 4 + ["b"] * 4
+    counts = ratio([18, 12, 9, 15, 17, 10, 13, 11, 14, 16, 8, 12], [20] * 12)
+    groups = ["a"] * 6 + ["b"] * 6
     found = compare_groups(counts, groups, higher_is_better=True)
     hits = np.array(counts["numerator"])
     spreads = [
-        abs(hits[list(some)].sum() - (hits.sum() - hits[list(some)].sum())) / 80
-        for some in itertools.combinations(range(8), 4)
+        abs(hits[list(some)].sum() - (hits.sum() - hits[list(some)].sum())) / 120
+        for some in itertools.combinations(range(12), 6)
     ]
     assert found.by_chance == pytest.approx(np.mean(spreads), rel=0.06)
-    observed = abs(hits[:4].sum() - hits[4:].sum()) / 80
+    observed = abs(hits[:6].sum() - hits[6:].sum()) / 120
     assert found.probability == pytest.approx(
         np.mean(np.array(spreads) >= observed - 1e-12), abs=0.05
     )
 
 
 def test_groups_of_few_speakers_are_flagged_and_never_the_worst() -> None:
-    counts = ratio([18, 17, 18, 19, 15, 14, 16, 15, 2, 1], [20] * 10)
+    hits = [18, 17, 18, 19, 18, 17, 15, 14, 16, 15, 14, 15, 2, 1]
+    counts = ratio(hits, [20] * 14)
     place = np.argsort(counts["numerator"])
-    groups = np.array(["few"] * 2 + ["low"] * 4 + ["top"] * 4)[np.argsort(place)].tolist()
+    groups = np.array(["few"] * 2 + ["low"] * 6 + ["top"] * 6)[np.argsort(place)].tolist()
     found = compare_groups(counts, groups, higher_is_better=True)
     assert {item.name: item.few for item in found.all} == {"few": True, "low": False, "top": False}
     assert found.worst is not None and found.worst.name == "low"
-    lonely = compare_groups(counts, ["a"] * 2 + ["b"] * 8, higher_is_better=True)
-    assert lonely.worst is None and "1 groups of 4 blocks or more" in lonely.spread.note
+    lonely = compare_groups(counts, ["a"] * 2 + ["b"] * 12, higher_is_better=True)
+    assert lonely.worst is None and "1 groups of 6 blocks or more" in lonely.spread.note
 
 
 def test_a_group_s_trials_have_both_ends_in_it() -> None:
     generator = np.random.default_rng(0)
-    speakers = [f"s{i}" for i in range(10)]
+    speakers = [f"s{i:02}" for i in range(12)]
     ends = [(a, b) for a in speakers for b in speakers for _ in range(3)]
     target = np.array([a == b for a, b in ends])
-    bad = np.array([int(a[1]) >= 5 and int(b[1]) >= 5 for a, b in ends])
-    mixed = np.array([(int(a[1]) >= 5) != (int(b[1]) >= 5) for a, b in ends])
+    bad = np.array([int(a[1:]) >= 6 and int(b[1:]) >= 6 for a, b in ends])
+    mixed = np.array([(int(a[1:]) >= 6) != (int(b[1:]) >= 6) for a, b in ends])
     scores = generator.normal(size=len(ends)) + np.where(bad, 0.2, 3.0) * target - 9.0 * mixed
     counts = trial_counts([a for a, _ in ends], [b for _, b in ends], target, scores)
     digests = dict(
@@ -496,7 +496,7 @@ def test_a_group_s_trials_have_both_ends_in_it() -> None:
             strict=True,
         )
     )
-    group_of = {digest: "bad" if int(name[1]) >= 5 else "good" for name, digest in digests.items()}
+    group_of = {digest: "bad" if int(name[1:]) >= 6 else "good" for name, digest in digests.items()}
     found = compare_groups(
         counts, [group_of[name] for name in counts["block"]], higher_is_better=False
     )
@@ -615,9 +615,8 @@ def test_losses_are_those_of_the_layer_that_dev_chose() -> None:
 
 
 def test_mean_and_worst_are_over_the_conditions_and_the_worst_allows_for_their_number() -> None:
-    rows = of(planted_losses().conditions, model="org/a", metric="wer", chosen=True).set_index(
-        "condition"
-    )
+    about = {"model": "org/a", "metric": "accuracy", "task": "digits", "chosen": True}
+    rows = of(planted_losses().conditions, **about).set_index("condition")
     disturbed = rows.drop(index=["clean", MEAN, WORST])
     assert rows.loc[MEAN, "loss"] == pytest.approx(disturbed["loss"].mean())
     assert rows.loc[MEAN, "value"] == pytest.approx(disturbed["value"].mean())
@@ -1226,7 +1225,7 @@ def test_the_command_prints_and_writes_the_robustness_tables(tmp_path: Path) -> 
     assert layers.stdout.startswith("# Robustness of every layer")
 
 
-def test_scores_without_a_value_in_many_resamples_have_no_interval() -> None:
-    lone = SampledScore(0.5, np.array([0.5] * 70 + [np.nan] * 30), 10, "x")
+def test_scores_that_are_undefined_without_a_speaker_have_no_interval() -> None:
+    lone = MeasuredScore(0.5, np.full(10, np.nan), 9, np.array([0.5]), "x")
     assert lone.estimate().low is None
     assert measures.ratio(lone, lone).low is None

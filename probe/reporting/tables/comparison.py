@@ -5,10 +5,10 @@ libraries or data, or with another model.
 
 A is before, B is after. Scores are paired that agree in `PLACE`: test scores, and online codes, of
 the task itself (no controls), each at the layer that dev chose on its own side, or layer by layer.
-A difference is B - A; its interval and the probability of improvement are taken over the same
-resampled blocks (`probe.measures.comparison.paired_difference`), so both sides must be of the same
-utterances. Values are fractions, and bits for codelengths. Each interval stands alone, at 95 %;
-verdicts hold together, because p-values are adjusted by Holm's procedure over all differences.
+A difference is B - A; its interval is paired by block
+(`probe.measures.comparison.paired_difference`), so both sides must be of the same utterances.
+Values are fractions, and bits for codelengths. Each interval stands alone, at 95 %; verdicts hold
+together, because p-values are adjusted by Holm's procedure over all differences.
 """
 
 from collections import Counter
@@ -27,7 +27,7 @@ from probe.records import BUDGET, QUESTION
 from probe.reporting.scores import Scores
 from probe.reporting.tables.grid import markdown
 from probe.reporting.tables.score_tables import LEFT_OUT_IF_ALL
-from probe.reporting.text import DASH, arrow, escaped, json_text, percent
+from probe.reporting.text import DASH, arrow, escaped, json_text
 
 PLACE = [*QUESTION, BUDGET, "metric", "model", "head"]
 WORSE, BETTER, UNCLEAR, IDENTICAL = "worse", "better", "not significantly different", "identical"
@@ -37,7 +37,7 @@ VERDICTS = (WORSE, BETTER, UNPAIRED, UNCLEAR, IDENTICAL, ONLY_A, ONLY_B)
 COUNTED = (IDENTICAL, ONLY_A, ONLY_B)  # on a page they are counted, not listed
 COLUMNS = [
     *["verdict", *PLACE, "layer_a", "layer_b", "value_a", "value_b"],
-    *["difference", "low", "high", "p", "p_adjusted", "probability"],
+    *["difference", "low", "high", "p", "p_adjusted"],
     *["n", "n_blocks", "higher_is_better", "note"],
 ]
 # What a score rests on; two models always differ in the first two.
@@ -49,9 +49,8 @@ HEAD = """B - A with its 95 % interval, in points (codelengths in bits). `p` dec
 adjusted over all scores that are
 listed (Holm): if nothing differs, at most 5 % of comparisons call any score better or worse. \
 Intervals are not adjusted.
-`improved` is the share of resamples in which B is better.
 """
-RIGHT = {"A", "B", "B - A", "p", "improved", "n", "blocks", "scores"}
+RIGHT = {"A", "B", "B - A", "p", "n", "blocks", "scores"}
 
 
 @dataclass(frozen=True)
@@ -173,27 +172,27 @@ def _row(a: Row | None, b: Row | None) -> dict[str, Any]:
     except ProbeError as error:
         return row | {"verdict": UNPAIRED, "note": str(error).partition(":")[0]}
     row |= {"difference": gain.difference, "low": gain.low, "high": gain.high}
-    if gain.probability is not None:
-        row["probability"] = gain.probability if b["higher_is_better"] else 1 - gain.probability
     shared = max((int(n) for n in (a["shared_speakers"], b["shared_speakers"]) if n > 0), default=0)
     notes = [f"{shared} of its speakers are in training too"] if shared else []
     if _same(a["counts"], b["counts"]):
         row["verdict"] = IDENTICAL
     elif gain.p is None:
         row["verdict"] = UNCLEAR
-        notes = [f"too few blocks ({gain.n_blocks})", *notes]
+        few = metric_of(str(b["metric"])).interval_scale != "none"
+        reason = f"too few blocks ({gain.n_blocks})" if few else "no interval of this metric"
+        notes = [reason, *notes]
     else:
         row["p"] = gain.p
     return row | {"note": "; ".join(notes)}
 
 
 def difference(a: Row, b: Row) -> Paired:
-    """B - A of two records, over the same resampled blocks.
+    """B - A of two records, paired by block.
 
     Raises:
         ProbeError: they are not of the same utterances.
     """
-    return paired_difference(b["counts"], a["counts"], seed=int(a["seed"]), metric=str(a["metric"]))
+    return paired_difference(b["counts"], a["counts"], str(a["metric"]))
 
 
 def judged(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -258,10 +257,13 @@ def to_markdown(comparison: Comparison) -> str:
 
 def _head(rows: pd.DataFrame) -> str:
     """What the numbers of the table are."""
-    if not any(metric_of(metric).of_numbers for metric in rows["metric"].unique()):
-        return HEAD
-    units = "(codelengths in bits, ccc, correlations and r2 as they are, mae in the label's unit)"
-    return HEAD.replace("(codelengths in bits)", units)
+    known = [metric_of(metric) for metric in rows["metric"].unique()]
+    units = "codelengths in bits"
+    if any(one.is_cost for one in known):
+        units += ", minDCF and Cllr as they are"
+    if any(one.of_numbers for one in known):
+        units += ", ccc, correlations and r2 as they are, mae in the label's unit"
+    return HEAD.replace("codelengths in bits", units)
 
 
 def _changes_page(changes: list[dict[str, Any]]) -> str:
@@ -292,7 +294,6 @@ def _table(comparison: Comparison, rows: pd.DataFrame) -> str:
         "B": [metric.text(row["value_b"]) for metric, row in zip(metrics, cells, strict=True)],
         "B - A": [_difference(row) for row in cells],
         "p": [_p(row["p_adjusted"]) for row in cells],
-        "improved": [percent(row["probability"]) for row in cells],
         "n": [str(row["n"]) for row in cells],
         "blocks": [str(row["n_blocks"]) for row in cells],
         "note": list(map(escaped, rows["note"])),

@@ -131,7 +131,8 @@ def _variant(row: Row) -> list[str]:
 
 def _notes(row: Row) -> list[str]:
     """A value in words."""
-    unit = "bits per label" if metric_of(row["metric"]).in_bits else "a fraction"
+    unit = metric_of(row["metric"]).unit
+    unit = unit if unit.startswith("bits") else "a fraction"
     layer = f"layer {row['layer']}, chosen on dev"
     if row["layer"] == PER_FOLD:
         layer = "the layer that each fold chose on its dev set"

@@ -1,0 +1,103 @@
+"""The model confidence set: which of several scores of the same utterances may be the best.
+
+Aim: a set that contains the best of the compared models (or layers) with a given probability, so
+that no single winner has to be picked from noise.
+
+Source: Hansen, Lunde & Nason 2011, "The model confidence set", Econometrica 79, with the statistic
+T_max. While the hypothesis of equal scores is rejected, the worst score is removed; the p-value of
+a score is the largest p-value up to its removal, and the set has all scores whose p-value is above
+the level. Blocks (speakers) are drawn with replacement instead of points of time, because
+utterances of one speaker are right or wrong together.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from probe.measures.bootstrap import N_RESAMPLES, block_weights
+from probe.measures.counts import Counts, check_same_utterances
+from probe.measures.intervals import least_error
+from probe.measures.metrics import EER, metric_of
+from probe.measures.uncertainty import MeasuredScore, measure
+
+Floats = NDArray[np.float64]
+
+LEVEL = 0.05
+ROUNDING = 1e-12
+
+
+def confidence_set(
+    counts: Sequence[Counts], metric: str = EER.name, seed: int = 0, n_resamples: int = N_RESAMPLES
+) -> list[float]:
+    """The p-value of each score; the set at a level are the scores above it.
+
+    Args:
+        counts: of the same utterances, see `probe.measures.uncertainty.measure`.
+        metric: decides whether higher is better.
+        seed, n_resamples: of the drawn blocks.
+
+    Raises:
+        ProbeError: scores of other utterances, or without a value.
+    """
+    for other in counts[1:]:
+        check_same_utterances(counts[0], other)
+    scores = [measure(item, metric) for item in counts]
+    return p_values_in_set(scores, metric_of(metric).higher_is_better, seed, n_resamples)
+
+
+def p_values_in_set(
+    scores: Sequence[MeasuredScore],
+    higher_is_better: bool,
+    seed: int = 0,
+    n_resamples: int = N_RESAMPLES,
+) -> list[float]:
+    """As `confidence_set`, of measured scores; all are 1 if their variances are unknown.
+
+    Where blocks and seeds vary by less than `probe.measures.intervals.least_error` of a difference,
+    normal noise makes up for it, so that scores near 100 % are not told apart by a few utterances.
+    """
+    sign = -1.0 if higher_is_better else 1.0
+    losses = sign * np.array([score.value for score in scores])
+    moves = sign * np.stack([score.contributions for score in scores])
+    if np.isnan(moves).any():
+        return [1.0] * len(scores)
+    weights = np.concatenate(list(block_weights(moves.shape[1], seed, n_resamples)))
+    resampled = (weights - 1.0) @ moves.T
+    generator = np.random.default_rng([seed, 1])
+    of_seeds = sign * np.stack([score.of_seeds for score in scores], axis=1)
+    if len(of_seeds) > 1:
+        # The multiplier bootstrap of the mean over seeds, whose few values cannot be resampled.
+        noise = generator.standard_normal((n_resamples, len(of_seeds)))
+        factor = 1 / np.sqrt(len(of_seeds) * (len(of_seeds) - 1))
+        resampled += factor * noise @ (of_seeds - of_seeds.mean(axis=0))
+    units = [score.units for score in scores]
+    if all(units):
+        best = losses.min()
+        for column, loss in enumerate(losses):
+            least = least_error(loss - best, min(n for n in units if n))
+            missing = max(0.0, least**2 - np.var(resampled[:, column] - resampled.mean(axis=1)))
+            resampled[:, column] += np.sqrt(missing) * generator.standard_normal(n_resamples)
+    return model_confidence_set(losses, resampled)
+
+
+def model_confidence_set(losses: Floats, resampled: Floats) -> list[float]:
+    """The p-value of each model.
+
+    Args:
+        losses: (model,) mean losses.
+        resampled: (resample, model) the mean losses of resamples, less ``losses``.
+    """
+    p = np.ones(len(losses))
+    left, largest = list(range(len(losses))), 0.0
+    while len(left) > 1:
+        excess = losses[left] - losses[left].mean()
+        drawn = resampled[:, left] - resampled[:, left].mean(axis=1, keepdims=True)
+        errors = np.sqrt(np.square(drawn).mean(axis=0))
+        # Scores that agree in every block have no error: they differ for certain, or not at all.
+        certain = np.where(excess > ROUNDING, np.inf, 0.0)
+        t = np.divide(excess, errors, out=certain, where=errors > ROUNDING)
+        t_drawn = np.divide(drawn, errors, out=np.zeros_like(drawn), where=errors > ROUNDING)
+        largest = max(largest, float(np.mean(t_drawn.max(axis=1) >= t.max())))
+        p[left.pop(int(np.argmax(t)))] = largest
+    return p.tolist()
