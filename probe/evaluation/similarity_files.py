@@ -30,6 +30,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from probe.brief import counted
 from probe.data.corpus import Utterance
 from probe.data.intervals import LabelledInterval
 from probe.environment import code_version, package_versions
@@ -39,6 +40,7 @@ from probe.evaluation.similarity_sides import Side, Sides
 from probe.files import file_name, write_atomically
 from probe.measures.held_out_cca import EPSILONS, N_PARTS, N_TRIALS, HeldOutValue
 from probe.measures.representations import EPSILON, LEAST_RATIO, SAFE_RATIO, Estimate, enough_rows
+from probe.measures.uncertainty import FEWEST_BLOCKS
 
 FORMAT = 1
 LONGEST_STEM = 200
@@ -113,8 +115,9 @@ def _notes(pairs: Pairs, in_sample: bool, widths: tuple[int, int]) -> list[str]:
             f"PWCCA is too high: {n_rows} rows of up to {widest} dimensions, {SAFE_RATIO} "
             "per dimension are safer (see its chance)"
         )
-    if pairs.n_groups < 2:
-        notes.append("no intervals: all utterances are of one speaker")
+    if pairs.n_groups < FEWEST_BLOCKS:
+        speakers = counted(pairs.n_groups, "speaker")
+        notes.append(f"no intervals: {speakers}, expected {FEWEST_BLOCKS} or more")
     return notes
 
 

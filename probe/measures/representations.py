@@ -20,6 +20,7 @@ two independent Gaussian sets the mean squared correlation is d / (n - 1), d the
 Intervals come from a jackknife over groups of blocks: each group is left out once (rows are centred
 and directions fitted anew), the standard error is sqrt((G - 1) / G sum_g (v_g - mean)^2), and the
 interval is value +- t * se with t of Student's distribution with G - 1 degrees of freedom, 95 %.
+There is none of fewer groups than scores need blocks (`probe.measures.uncertainty`).
 """
 
 from collections.abc import Sequence
@@ -32,6 +33,7 @@ from scipy.special import stdtrit
 from torch import Tensor
 
 from probe.errors import ProbeError
+from probe.measures.uncertainty import FEWEST_BLOCKS
 
 EPSILON = 1e-6
 LEAST_RATIO, SAFE_RATIO = 4, 10  # rows per dimension of the wider side
@@ -45,7 +47,7 @@ class Estimate:
 
     Attributes:
         value: None where it is not defined (a side does not vary) or refused (too few rows).
-        low, high: None where there are fewer than two groups, or too few rows without one of them.
+        low, high: None where groups are too few, or rows without one of them.
         chance: what independent data of this size would give at most; None where that is 0.
     """
 
@@ -242,7 +244,7 @@ def estimate_of(values: Sequence[float | None], chance: float | None = None) -> 
     """The first value, with a jackknife interval from the others, each without one group."""
     value, *left_out = values
     known = [item for item in left_out if item is not None]
-    if value is None or len(known) < max(2, len(left_out)):
+    if value is None or len(known) < max(FEWEST_BLOCKS, len(left_out)):
         return Estimate(value, chance=chance)
     n = len(known)
     error = np.sqrt((n - 1) * np.var(known))

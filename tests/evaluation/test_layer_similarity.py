@@ -60,7 +60,7 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Layers]:
     1 does not, 2 is rotated and 3 is another.
     """
     folder = tmp_path_factory.mktemp("original")
-    manifest = write_tones(folder)
+    manifest = write_tones(folder, speakers=8, repetitions=3)
     clean = {str(layer): drawn(layer) for layer in range(4)}
     noise = np.random.default_rng(9).standard_normal((N_UTTERANCES, N_FRAMES, DIM))
     turn = np.linalg.qr(np.random.default_rng(8).standard_normal((DIM, DIM)))[0]
@@ -146,7 +146,7 @@ def test_the_report_says_which_layer_moves_and_which_does_not(
 def test_cosine_and_distance_are_of_all_frames(planted: tuple[Path, Path, Layers]) -> None:
     found = compared(planted, conditions=["noise"], n_sample=50)
     assert (found["n_rows"], found["n_sampled"]) == (N_UTTERANCES * N_FRAMES, 50)
-    assert (found["n_utterances"], found["n_blocks"], found["n_groups"]) == (N_UTTERANCES, 4, 4)
+    assert (found["n_utterances"], found["n_blocks"], found["n_groups"]) == (N_UTTERANCES, 8, 8)
     stores = [
         select_store(planted[1], "planted", "frames", condition).layer("0")
         for condition in ("clean", "noise")
@@ -198,7 +198,7 @@ def test_equal_input_gives_equal_bytes_whatever_the_memory(
     assert bytes_of("c", n_sample=300, memory_bytes=30_000) == first
     assert bytes_of("d", n_sample=300, seed=1) != first
     texts = b"".join(first).decode()
-    assert not re.search(r"wav|near-|\bs[0-3]\b", texts)
+    assert not re.search(r"wav|near-|\bs[0-7]\b", texts)
     assert str(tmp_path) not in texts
 
 
@@ -409,7 +409,7 @@ def test_one_speaker_has_values_without_intervals(manifest: Path, tmp_path: Path
         "planted", manifest, tmp_path / "features", tmp_path, comparing=Comparing(split="all")
     )
     found = json.loads(path.read_text())
-    assert found["notes"] == ["no intervals: all utterances are of one speaker"]
+    assert found["notes"] == ["no intervals: 1 speaker, expected 6 or more"]
     assert found["cells"][0]["cka"] == {"value": 1.0, "low": None, "high": None}
     assert "±" not in similarity_markdown(read_similarity(path)).split("\n\n", 2)[2].replace(
         "± half", ""
