@@ -53,10 +53,11 @@ SHEET = [*(name for name in ABOUT if name not in ("form", "other_condition")), "
 HEAD = """# Similarity of representations
 
 Intervals are 95 % and about other speakers: those of cosine and relative distance as of every mean
-(docs/statistics.md), the others by a jackknife over groups of speakers. `unrelated` is the mean cosine of two clean frames of the layer.
-CCA is PWCCA of held-out rows; PWCCA is of the rows that it is fitted to, and its `chance` an upper
-bound for independent data of this size. MI is a share of the entropy of the labels, and its
-`MI chance` that of shuffled labels. docs/similarity.md defines them.
+(docs/statistics.md), the others by a jackknife over groups of speakers. `unrelated` is the mean
+cosine of two clean frames of the layer. CCA is PWCCA of held-out rows; PWCCA is of the rows that it
+is fitted to, and its `chance` an upper bound for independent data of this size. MI is a share of
+the entropy of the labels, and its `MI chance` that of shuffled labels. docs/similarity.md defines
+them.
 
 """
 
