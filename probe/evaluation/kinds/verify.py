@@ -78,7 +78,7 @@ class Settings(ProjectedSettings):
     normalise: Literal["none", "s-norm", "as-norm"] = "none"
     cohort_top: int = Field(200, ge=2, le=10**6)
     plda_input: Literal["lda", "whitening"] = "lda"
-    learning_rates: AtLeastOne[Rate] = (1e-2, 1e-3)
+    learning_rates: AtLeastOne[Rate] = (1e-2, 3e-3, 1e-3)
     epochs: Count = 50
     batch_size: Count = 50
     embedding: int = Field(256, ge=1, le=1 << 14)
