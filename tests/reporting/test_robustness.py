@@ -372,21 +372,21 @@ def test_the_variance_over_samplings_has_the_interval_of_chi_squared_and_needs_t
     )
 
 
-def test_the_gap_closed_is_undefined_within_noise_and_may_leave_0_and_1() -> None:
-    def closed(*hits: int, higher: bool = True) -> Estimate:
+def test_the_gap_recovered_is_undefined_within_noise_and_may_leave_0_and_1() -> None:
+    def recovered(*hits: int, higher: bool = True) -> Estimate:
         a, b, c = (measured(ratio([n - 1, n, n + 1, n, n, n], [20] * 6)) for n in hits)
         return measures.gap_recovered(a, b, c, higher)
 
-    assert closed(8, 11, 14).value == pytest.approx(0.5)
-    assert closed(8, 6, 14).value == pytest.approx(-1 / 3)
-    assert closed(8, 17, 14).value == pytest.approx(1.5)
-    errors = closed(12, 9, 6, higher=False)
+    assert recovered(8, 11, 14).value == pytest.approx(0.5)
+    assert recovered(8, 6, 14).value == pytest.approx(-1 / 3)
+    assert recovered(8, 17, 14).value == pytest.approx(1.5)
+    errors = recovered(12, 9, 6, higher=False)
     assert errors.value == pytest.approx(0.5)
     a, b, c = (measured(drawn(*item)) for item in ((0.5, 1), (0.7, 3), (0.5, 3)))
     assert (
         measures.gap_recovered(a, b, c, True).note == "no gap to recover: it lies within its noise"
     )
-    for wrong in (closed(16, 18, 12), closed(6, 9, 12, higher=False)):
+    for wrong in (recovered(16, 18, 12), recovered(6, 9, 12, higher=False)):
         assert wrong == Estimate(None, note="no gap to recover: in-domain training is the worse")
     lone = [measured(ratio([n], [20])) for n in (8, 11, 14)]
     assert measures.gap_recovered(*lone, True) == Estimate(
@@ -956,7 +956,7 @@ def shifted(name: str, across: float, home: float = 0.85, **changed: Any) -> lis
     return made
 
 
-def test_gaps_between_domains_and_the_part_closed_are_their_formulas() -> None:
+def test_gaps_between_domains_and_the_part_recovered_are_their_formulas() -> None:
     records = [*shifted("fbank", 0.4), *shifted("org/a", 0.7, 0.9)]
     rows = gap_rows(frame(*records), "fbank")
     row = of(rows, model="org/a", train_domain="read", test_domain="far").iloc[0]
@@ -980,7 +980,7 @@ def test_gaps_between_domains_and_the_part_closed_are_their_formulas() -> None:
     )
 
 
-def test_the_part_closed_is_undefined_where_the_gap_lies_within_its_noise() -> None:
+def test_the_part_recovered_is_undefined_where_the_gap_lies_within_its_noise() -> None:
     rows = gap_rows(frame(*shifted("fbank", 0.85), *shifted("org/a", 0.9)), "fbank")
     row = of(rows, model="org/a", train_domain="read").iloc[0]
     assert (
@@ -989,7 +989,7 @@ def test_the_part_closed_is_undefined_where_the_gap_lies_within_its_noise() -> N
     )
 
 
-def test_a_better_model_closes_nothing_where_in_domain_training_is_the_worse() -> None:
+def test_a_better_model_recovers_nothing_where_in_domain_training_is_the_worse() -> None:
     rows = gap_rows(frame(*shifted("fbank", 0.8, 0.6), *shifted("org/a", 0.9, 0.6)), "fbank")
     for row in of(rows, model="org/a").to_dict("records"):
         assert (
