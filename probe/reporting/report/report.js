@@ -238,12 +238,14 @@
 
   const answers = () => [
     data.headline ? el("p", { class: "headline" }, data.headline) : "",
-    el("div", { class: "answers" }, data.answers.map(({ title, about, lead: [where, who, what], elsewhere, caution }) =>
+    el("div", { class: "answers" }, data.answers.map(({ title, about, lead: [where, who, what], elsewhere, caution, protocol, deviations }) =>
       el("article", {}, el("h3", {}, title), el("p", { class: "about" }, about),
         el("p", { class: "lead" }, where ? `${where}: ` : "", el("strong", {}, who), ` ${what}`),
         elsewhere.length ? el("ul", {}, elsewhere.map((place) =>
           el("li", {}, el("span", { class: "about" }, `${place.where}: `), el("strong", {}, place.who), ` ${place.what}`))) : "",
-        caution ? el("p", { class: "caution" }, caution) : ""))),
+        caution ? el("p", { class: "caution" }, caution) : "",
+        deviations.length ? el("details", {}, el("summary", {}, `How this differs from ${protocol}`),
+          el("ol", {}, deviations.map((sentence) => el("li", {}, sentence)))) : ""))),
   ];
 
   function scores() {
