@@ -25,7 +25,7 @@ from probe.measures.confidence_set import LEVEL, p_values_in_set
 from probe.measures.counts import Counts, utterances_of
 from probe.measures.metrics import metric_of
 from probe.measures.uncertainty import MeasuredScore, measure
-from probe.records import COMBINED, OWN_HEAD, QUESTION, SCORE
+from probe.records import COMBINED, OWN_HEADS, QUESTION, SCORE
 
 BEST, IN_SET = "best", "in set"
 SET = "in the 95 % model confidence set"
@@ -47,7 +47,7 @@ def models_marked(rows: pd.DataFrame) -> pd.DataFrame:
     Args:
         rows: with ``counts``, ``seed`` and ``controls`` besides the columns that are shown.
     """
-    return _marked(rows, [*QUESTION, "metric"], "model", rows["head"] != OWN_HEAD)
+    return _marked(rows, [*QUESTION, "metric"], "model", ~rows["head"].isin(OWN_HEADS))
 
 
 def layers_marked(rows: pd.DataFrame) -> pd.DataFrame:
