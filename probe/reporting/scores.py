@@ -219,10 +219,11 @@ class Scores:
         block's. A score without a value keeps its row and its note. ``chance`` and ``mark`` are
         those of `probe.reporting.ties`.
         """
-        return self._chosen.copy()
+        return self.chosen_with_counts[CHOSEN].copy()
 
     @cached_property
-    def _chosen(self) -> pd.DataFrame:
+    def chosen_with_counts(self) -> pd.DataFrame:
+        """The rows of `chosen` with the columns `FOR_MARKS` too."""
         tested = self.tested[self.tested[BUDGET] == ""].sort_values("layer_index", kind="stable")
         cells: dict[tuple[object, ...], list[Row]] = defaultdict(list)
         columns = {*SCORE, "control", "chosen_layer", "final_layer", "counts", "seed"}
@@ -233,7 +234,7 @@ class Scores:
         ]
         self._attach_baselines(rows)
         table = _in_order(pd.DataFrame(rows, columns=[*CHOSEN, *FOR_MARKS]))
-        return models_marked(table)[CHOSEN]
+        return models_marked(table)
 
     def _attach_baselines(self, rows: Sequence[Row]) -> None:
         """Put the values of filter banks and of random weights beside the rows of other models."""
