@@ -2,10 +2,11 @@
 
 It is prepared once. Files that contradict others are left out (`probe.reporting.filters`), records
 of several seeds become one score, and a layer is chosen for each model, task, corpus, condition,
-head, train domain and budget: the one with the best dev value of the metric ``select_by``; ties go
-to the lowest layer. Every metric of that head is shown on test at this layer. When a task crosses
-domains, the layer is chosen on the dev data of the train domain. A control stands beside the score
-that it belongs to, at the same layer; a learned sum of layers beside the chosen layer.
+head, train domain and budget: the one with the best dev value of the metric ``select_by``
+(`probe.records.dev_choices` decides ties). Every metric of that head is shown on test at this
+layer. When a task crosses domains, the layer is chosen on the dev data of the train domain. A
+control stands beside the score that it belongs to, at the same layer; a learned sum of layers
+beside the chosen layer.
 
 Values are fractions; a missing value is NaN.
 """
@@ -43,6 +44,7 @@ from probe.reporting.filters import (
     files_named,
     first_sampling,
 )
+from probe.reporting.layer_choices import NO_CHOICE, LayerChoices
 from probe.reporting.ties import layers_marked, models_marked
 
 Row = dict[str, Any]
@@ -54,7 +56,7 @@ WHERE = [
 ABOUT = ["n", "n_blocks", "few", "shared_speakers", "n_seeds", "higher_is_better"]
 STATISTICS = ["rms", "effective_rank", "anisotropy", "outlier_dims"]
 CHOSEN = [
-    *[*WHERE, "layer", "value", "low", "high"],
+    *[*WHERE, "layer", "layer_share", "layer_set", "value", "low", "high"],
     *["last_layer", "last_value", "final_value", "weighted_value"],
     *["majority", "mean", "shuffled"],
     *["types", "selectivity", "selectivity_low", "selectivity_high"],
@@ -62,7 +64,7 @@ CHOSEN = [
 ]
 LAYERS = [
     *[*WHERE, "layer", "layer_index", "value", "low", "high", "dev_value", "chosen"],
-    *[*ABOUT, "mark", "note", "depth", *STATISTICS],
+    *["layer_share", "in_layer_set", *ABOUT, "mark", "note", "depth", *STATISTICS],
 ]
 BUDGETS = [
     *[*WHERE, "layer", "layer_index", "budget", "n_train", "value", "low", "high", "chosen"],
@@ -175,6 +177,11 @@ class Scores:
         return ends or (np.nan, np.nan)
 
     @cached_property
+    def layer_choices(self) -> LayerChoices:
+        """How sure the chosen layers are."""
+        return LayerChoices(self.merged)
+
+    @cached_property
     def tested(self) -> pd.DataFrame:
         """The rows of `merged` that are reported: test scores, and online codelengths, which are of
         the training labels; controls and budgets among them.
@@ -209,6 +216,9 @@ class Scores:
         """One row for each `SCORE` that was trained on all labels, at the layer chosen on dev;
         columns `CHOSEN`.
 
+        ``layer_share`` is the share of resamples of the dev speakers that choose this layer, and
+        ``layer_set`` the smallest set of layers that 90 % of them choose from: see
+        `probe.reporting.layer_choices`.
         ``majority``, ``shuffled`` and ``types`` are controls at this layer (see
         `probe.records.Record`); ``selectivity`` is the value less ``types``, with its interval;
         ``fbank`` and ``random`` are the values of these models in the same place: filter banks, and
@@ -230,8 +240,17 @@ class Scores:
             _chosen_row(cell) for cell in cells.values() if any(not row["control"] for row in cell)
         ]
         self._attach_baselines(rows)
+        for row in rows:
+            self._attach_choice(row)
         table = _in_order(pd.DataFrame(rows, columns=[*CHOSEN, *FOR_MARKS]))
         return models_marked(table)[CHOSEN]
+
+    def _attach_choice(self, row: Row) -> None:
+        """Put beside a layer how sure its choice is."""
+        choice = self.layer_choices.of({**row, BUDGET: ""})
+        has_layer = not pd.isna(row["layer"])
+        row["layer_share"] = choice.shares.get(row["layer"], np.nan)
+        row["layer_set"] = choice.set_text if has_layer else NO_CHOICE
 
     def _attach_baselines(self, rows: Sequence[Row]) -> None:
         """Put the values of filter banks and of random weights beside the rows of other models."""
@@ -249,7 +268,9 @@ class Scores:
         """One row for each `SCORE` that was trained on all labels, and layer; columns `LAYERS`.
 
         ``dev_value`` is the dev score of the same layer and metric, in the train domain where the
-        task crosses domains; ``chosen`` marks the layer that `chosen` shows; ``mark`` the best of
+        task crosses domains; ``chosen`` marks the layer that `chosen` shows, ``layer_share``
+        is the share of resamples of the dev speakers that choose this layer, and ``in_layer_set``
+        whether it is one of the smallest set that 90 % of them choose from; ``mark`` the best of
         the model's layers on test and those tied with it: it describes, and chooses nothing.
         `STATISTICS` are those of the record, see `probe.measures.geometry`.
 
@@ -262,8 +283,12 @@ class Scores:
         statistics = {
             name: [of.get(name, np.nan) for of in rows["statistics"]] for name in STATISTICS
         }
+        choices = [self.layer_choices.of(row) for row in _dicts(rows, CHOICE)]
+        layers = list(zip(choices, rows["layer"], strict=True))
         rows = rows.assign(
             **statistics,
+            layer_share=[choice.shares.get(layer, np.nan) for choice, layer in layers],
+            in_layer_set=[layer in choice.likely for choice, layer in layers],
             chosen=rows["layer"] == rows["chosen_layer"],
             depth=rows["depth"].astype(float),
             mark="",

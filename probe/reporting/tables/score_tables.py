@@ -13,6 +13,7 @@ import pandas as pd
 from probe.data.conditions.grammar import CLEAN
 from probe.measures.metrics import metric_of
 from probe.records import QUESTION
+from probe.reporting.layer_choices import choice_notes, with_choice
 from probe.reporting.scores import BASELINES, Scores, with_all_labels
 from probe.reporting.tables import grid
 from probe.reporting.tables.grid import Cell, Column, Grid, of_columns, score, score_of
@@ -26,6 +27,7 @@ from probe.reporting.text import (
     json_text,
     layer_text,
     metric_text,
+    percent,
     points,
     trained_on,
 )
@@ -41,7 +43,15 @@ SHAPE = {
     "anisotropy": ("anisotropy", "{:.2f}"),
     "outliers %": ("outlier_dims", "{:.1%}"),
 }
-OTHER_SCORES = ("dev", "last (layer)", "final", "weighted", *BASELINES, "selectivity")
+OTHER_SCORES = (
+    "dev",
+    "chosen in %",
+    "last (layer)",
+    "final",
+    "weighted",
+    *BASELINES,
+    "selectivity",
+)
 LEFT_OUT_IF_ALL = {
     "condition": CLEAN,
     "train condition": CLEAN,
@@ -84,7 +94,8 @@ def grid_of(rows: pd.DataFrame, layers: bool, titled: bool = False) -> Grid:
     if titled:
         columns = {}
         about = {"of": _question(cells[0]), "better": cells[0]["higher_is_better"]}
-    columns |= {"model": rows["model"], "head": rows["head"], "layer": rows["layer"].fillna(DASH)}
+    columns |= {"model": rows["model"], "head": rows["head"]}
+    columns["layer"] = rows["layer"] if layers else [with_choice(row) for row in cells]
     columns[interval_head(rows["metric"])] = [
         score_of(row, "" if layers else row["mark"]) for row in cells
     ]
@@ -94,12 +105,16 @@ def grid_of(rows: pd.DataFrame, layers: bool, titled: bool = False) -> Grid:
     cells_of = {
         Column(name, number=name in ALIGNED_RIGHT): column for name, column in columns.items()
     }
-    return of_columns(cells_of, LEFT_OUT_IF_ALL, **about)
+    notes = [] if layers else choice_notes(rows)
+    return of_columns(cells_of, LEFT_OUT_IF_ALL, notes=notes, **about)
 
 
 def _layer_columns(cells: list[dict[Hashable, Any]]) -> Cells:
     columns: Cells = {"dev": [score(row["metric"], row["dev_value"]) for row in cells]}
     columns["chosen"] = ["✓" if row["chosen"] else "" for row in cells]
+    columns["chosen in %"] = [
+        Cell(percent(row["layer_share"]), value=row["layer_share"]) for row in cells
+    ]
     for head, (name, form) in SHAPE.items():
         columns[head] = [
             Cell(DASH if math.isnan(value) else form.format(value).removesuffix("%"), value=value)
@@ -195,7 +210,8 @@ def _matrix(rows: pd.DataFrame) -> Grid:
     cells = rows.to_dict("records")
     first = cells[0]
     at = {(row["train_domain"], row["test_domain"]): row for row in cells}
-    layers = {row["train_domain"]: row["layer"] for row in cells if pd.notna(row["layer"])}
+    show = with_choice if "layer_set" in rows else lambda row: str(row["layer"])
+    layers = {row["train_domain"]: show(row) for row in cells if pd.notna(row["layer"])}
     trains, tests = (sorted({place[end] for place in at}) for end in (0, 1))
     sign = 1 if first["higher_is_better"] else -1
     metric = metric_of(first["metric"])
@@ -220,9 +236,12 @@ def _matrix(rows: pd.DataFrame) -> Grid:
         better=bool(first["higher_is_better"]),
         aside="gap",
         notes=[
-            f"{row['train_domain']} → {row['test_domain']}: {row['note']}"
-            for row in cells
-            if row["note"]
+            *(choice_notes(rows) if "layer_set" in rows else []),
+            *(
+                f"{row['train_domain']} → {row['test_domain']}: {row['note']}"
+                for row in cells
+                if row["note"]
+            ),
         ],
     )
 

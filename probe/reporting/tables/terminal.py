@@ -10,6 +10,7 @@ import pandas as pd
 from probe.data.conditions.grammar import CLEAN
 from probe.measures.metrics import metric_of
 from probe.measures.uncertainty import FEW_BLOCKS
+from probe.reporting.layer_choices import choice_notes, with_choice
 from probe.reporting.scores import Scores, seed_notes
 from probe.reporting.text import DASH, metric_text, one_line
 
@@ -38,7 +39,7 @@ def terminal_table(scores: Scores, width: int = 80) -> str:
         "model": model,
         "score": [metric_of(row["metric"]).text(row["value"]) for row in cells],
         "95 % interval": [_interval(row) for row in cells],
-        "layer": [DASH if pd.isna(row["layer"]) else one_line(row["layer"]) for row in cells],
+        "layer": [with_choice(row) for row in cells],
         "": [row["mark"] for row in cells],
     }
     in_one_line = _fitted({**names, **columns}, width, READABLE)
@@ -122,7 +123,7 @@ def _notes(rows: pd.DataFrame) -> list[str]:
     """Sentences below the table, each once."""
     few = (rows["few"] & rows["low"].notna()).any()
     notes = [f"† fewer than {FEW_BLOCKS} speakers: the interval is approximate"] if few else []
-    notes += seed_notes(rows)
+    notes += [*choice_notes(rows), *seed_notes(rows)]
     missing = rows[rows["value"].isna()]
     notes += [
         one_line(f"{DASH} {row['model']}, {row['task']}: {row['note']}")
