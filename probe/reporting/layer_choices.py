@@ -24,9 +24,7 @@ CHOICE_NOTE = (
     f"layer 6 (5-8; 72 %): {100 * MOST_CHOICES:.0f} % of {N_RESAMPLES:,} resamples of the dev "
     "speakers choose one of 5-8, and 72 % choose 6"
 )
-UNKNOWN_NOTE = (
-    f"layer 6 (?): unknown, since dev has fewer than {FEWEST_BLOCKS} speakers or no counts"
-)
+UNKNOWN_NOTE = f"layer 6 (?): fewer than {FEWEST_BLOCKS} dev speakers, or no counts of dev"
 FIELDS = ["layer", "layer_index", "counts", "value", "metric", "seed", "dev_loss"]
 
 Row = Mapping[Hashable, Any]

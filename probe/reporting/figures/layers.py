@@ -165,7 +165,8 @@ def _draw_marks(axes: "Axes", line: pd.DataFrame, name: str, look: dict[str, Any
         point |= style.OPEN
     likely = line[line["in_layer_set"]]
     rings = look | style.NO_LINE | style.RINGED
-    axes.plot(likely["x"], likely["value"], label=f"{name} | likely", zorder=4, **rings)
+    if len(likely):
+        axes.plot(likely["x"], likely["value"], label=f"{name} | likely", zorder=4, **rings)
     label = f"{name} | chosen"
     axes.plot(chosen["x"], chosen["value"], label=label, zorder=5, **(point | style.LARGE))
 

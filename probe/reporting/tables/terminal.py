@@ -1,6 +1,7 @@
 """The table for a terminal: one line for each task and model, cut to the width of the screen."""
 
 import math
+import textwrap
 import unicodedata
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
@@ -53,7 +54,7 @@ def terminal_table(scores: Scores, width: int = 80) -> str:
             if number == 0 or above[number] != above[number - 1]:
                 lines.append(_shortened(above[number], width))
             lines.append(f"{INDENT}{line}")
-    notes = _notes(rows)
+    notes = _notes(rows, width)
     return "".join(f"{line.rstrip()}\n" for line in [*lines, *notes])
 
 
@@ -119,11 +120,12 @@ def _padded(text: str, width: int, to_the_right: bool) -> str:
     return space + text if to_the_right else text + space
 
 
-def _notes(rows: pd.DataFrame) -> list[str]:
+def _notes(rows: pd.DataFrame, width: int) -> list[str]:
     """Sentences below the table, each once."""
     few = (rows["few"] & rows["low"].notna()).any()
     notes = [f"† fewer than {FEW_BLOCKS} speakers: the interval is approximate"] if few else []
-    notes += [*choice_notes(rows), *seed_notes(rows)]
+    notes += [line for note in choice_notes(rows) for line in textwrap.wrap(note, width)]
+    notes += seed_notes(rows)
     missing = rows[rows["value"].isna()]
     notes += [
         one_line(f"{DASH} {row['model']}, {row['task']}: {row['note']}")
