@@ -24,7 +24,7 @@ from probe.errors import ProbeError
 from probe.files import canonical_json
 from probe.measures.block_sums import CELLS, MOMENTS
 from probe.measures.counts import FORMS, NAMES, Counts, Form, form_of, value_of
-from probe.measures.metrics import METRICS, Metric, metric_of
+from probe.measures.metrics import ACCURACY, METRICS, Metric, metric_of
 from probe.records import (
     CHOICE,
     IDENTITY,
@@ -45,6 +45,7 @@ LONGEST = 80  # characters of a value in a finding
 LARGEST = 2**53  # floats do not tell larger whole numbers apart
 # Values differ by less between versions of numpy, which add up in another order.
 TOLERANCE = 1e-9
+ENTROPY = "dev_cross_entropy"  # in the settings of what it has chosen
 ROUNDED = 1e-3  # shares of layers are written with six digits
 CONTROLS = ("", "majority", "mean", "shuffled", "types")
 
@@ -396,8 +397,9 @@ def _search_of(search: Sequence[dict[str, Any]], choice: dict[str, Any], select_
     if not chosen:
         yield "chosen", choice, "an entry of the search"
         return
-    measure = f"dev_{select_by}"
-    best_of = max if metric_of(select_by).higher_is_better else min
+    by_loss = select_by == ACCURACY.name and ENTROPY in choice
+    measure = ENTROPY if by_loss else f"dev_{select_by}"
+    best_of = max if metric_of(select_by).higher_is_better and not by_loss else min
     known = [entry[measure] for entry in search if type(entry.get(measure)) in (int, float)]
     own = [entry[measure] for entry in chosen if type(entry.get(measure)) in (int, float)]
     if own and abs(best_of(own) - best_of(known)) > TOLERANCE:

@@ -65,6 +65,8 @@ SINCE_4: dict[str, Any] = {
 # Fields that a line has only where they are not empty, with the value that is left out.
 OPTIONAL: dict[str, Any] = {"folds": [], "audio_sha256": ""}
 OWN_HEAD = "own-ctc"
+OWN_HEAD_BEAM = "own-ctc-beam"  # the same with a beam search
+OWN_HEADS = (OWN_HEAD, OWN_HEAD_BEAM)
 # Names that stand where a layer's does.
 WEIGHTED = "weighted"  # a learned sum of all layers
 PER_FOLD = "per-fold"  # of a task with folds: the layer that each of them chose
@@ -89,8 +91,8 @@ class Record:
         final_layer: the layer that holds the model's final output, ``final`` or, in post-LN models,
             the last block's; empty where the store does not have it or the model has none.
         head: what was trained or the scoring backend: ``linear``, ``ctc-bilstm``,
-            ``cosine-standardised`` ...; `OWN_HEAD` is the checkpoint's own, which stands beside the
-            probes as a reference.
+            ``cosine-standardised`` ...; `OWN_HEADS` are the checkpoint's own, which stand beside
+            the probes as a reference.
         task, task_version, kind: the question and its kind.
         corpus: name of the manifest.
         condition: what was done to the audio that the score is of; `SEVERAL` for a score over

@@ -14,7 +14,8 @@ of equal score are passed in one step, so the order of the trials cannot matter.
 * EER of the convex hull (``eer_hull``): where the lower convex hull of the polygon crosses; never
   above ``eer``. It is what the best monotone calibration of the scores would reach (Brummer & de
   Villiers 2013, "The BOSARIS toolkit").
-* minDCF (``min_dcf_0.01``, ``min_dcf_0.05``): see `min_dcfs`.
+* minDCF (``min_dcf_0.01``, ``min_dcf_0.05``): see `min_dcfs`. Records hold none for a list with
+  fewer than 10 / prior non-targets (`why_too_short`).
 * AUC (``auc``): the area under the ROC, which is the probability that a target has a higher score
   than a non-target, with ties counted half; higher is better. Equal to scikit-learn's
   ``roc_auc_score``.
@@ -33,7 +34,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from probe.errors import ProbeError
-from probe.measures.metrics import AUC, EER, EER_HULL, MIN_DCF_01, MIN_DCF_05
+from probe.measures.metrics import AUC, EER, EER_HULL, MIN_DCF_01, MIN_DCF_05, metric_of
 
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
@@ -202,6 +203,19 @@ def min_dcfs(
     # Rejecting all is in ``cost``, accepting all is not.
     trivial = min(miss, false_alarm)
     return np.minimum(cost.min(axis=1), trivial) / trivial
+
+
+def why_too_short(metric: str, n_others: int) -> str:
+    """Why a list with so many non-target trials has no value of a metric; empty where it has one.
+
+    At the minimum detection cost at most a share p / (1 - p) of the non-targets is accepted, p
+    being the prior: rejecting all trials costs 1. With fewer than 10 / p non-targets about ten
+    accepted trials at most decide.
+    """
+    least = metric_of(metric).least_others
+    if n_others >= least:
+        return ""
+    return f"{n_others:,} non-target trials; {metric} needs {least:,}"
 
 
 def areas(missed: Ints, rejected: Ints) -> Floats:

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from probe.measures.block_sums import CELLS, block_sums, sum_metric
 from probe.measures.counts import Counts, form_of, is_trials, value_of
 from probe.measures.degradation import degradation
+from probe.measures.detection import why_too_short
 from probe.measures.intervals import CONFIDENCE, INTERVALS
 from probe.measures.metrics import ACCURACY, EER, metric_of
 from probe.measures.uncertainty import FEWEST_BLOCKS, Estimate, interval, measure
@@ -188,7 +189,8 @@ def _restricted(counts: Counts, inside: NDArray[np.bool_], metric: str) -> Count
     place = np.cumsum(inside) - 1
     enroll, test = (place[end[within]] for end in ends)
     target, rank = (np.asarray(counts[key])[within] for key in ("target", "rank"))
-    if not 0 < target.sum() < len(target):
+    n_others = int(len(target) - target.sum())
+    if not 0 < n_others < len(target) or why_too_short(metric, n_others):
         return None
     block = [name for name, kept in zip(counts["block"], inside, strict=True) if kept]
     return {"block": block, "enroll": enroll, "test": test, "target": target, "rank": rank}

@@ -63,7 +63,7 @@ def planted(tmp_path_factory: pytest.TempPathFactory) -> Path:
             f"{int(a == b)} {split}-{a}-{i}.wav {split}-{b}-{j}.wav"
             for a in range(10)
             for b in range(10)
-            for i, j in ((0, 1), (2, 3))
+            for i, j in ((0, 1), (2, 3), (1, 3))
         ]
         (folder / f"{split}.txt").write_text("\n".join(rows) + "\n")
     return folder
@@ -129,16 +129,23 @@ def test_every_metric_can_be_recomputed_from_the_record_and_says_its_definition(
     read = list(iterate_records(answered.path))
     assert {record.metric for record in read} == {"eer", "min_dcf_0.01", "min_dcf_0.05"}
     for record in read:
-        assert record.value == value_of(record.counts, record.metric)
-        ends = interval(record.counts, record.metric) or (None, None)
-        assert (record.low, record.high) == ends
+        if record.counts:
+            assert record.value == value_of(record.counts, record.metric)
+            ends = interval(record.counts, record.metric) or (None, None)
+            assert (record.low, record.high) == ends
         assert record.chosen["definition"] == DEFINITIONS[record.metric]
-        assert (record.n, record.n_blocks, record.select_by, record.higher_is_better) == (
-            200,
-            10,
-            "eer",
-            False,
-        )
+        assert (record.n, record.select_by, record.higher_is_better) == (300, "eer", False)
+        assert record.n_blocks == (10 if record.counts else 0)
+
+
+def test_a_min_dcf_of_fewer_than_ten_expected_false_acceptances_has_no_value(answered: Run) -> None:
+    """The lists have 270 non-targets: 200 and 1,000 are needed."""
+    notes = {
+        metric: {(r.value is None, r.note) for r in answered.records if r.metric == metric}
+        for metric in ("eer", "min_dcf_0.05", "min_dcf_0.01")
+    }
+    assert notes["eer"] == notes["min_dcf_0.05"] == {(False, "")}
+    assert notes["min_dcf_0.01"] == {(True, "270 non-target trials; min_dcf_0.01 needs 1,000")}
 
 
 def test_a_list_of_trials_is_written_once(answered: Run) -> None:
@@ -165,12 +172,32 @@ def test_the_search_of_a_trained_head_is_in_the_record_and_dev_picks_from_it(ans
     assert not any(r.search for r in answered.records if r.head != "am-softmax")
 
 
-def test_the_headline_is_standardised_cosine_or_what_the_task_says(
+def test_the_headline_is_plda_or_what_the_task_says(
     planted: Path, tmp_path: Path, answered: Run
 ) -> None:
-    assert {r.head for r in answered.records if r.headline} == {"cosine-standardised"}
+    assert {r.head for r in answered.records if r.headline} == {"plda"}
     other = ran(planted, tmp_path, backends=["cosine", "lda"], headline="lda", controls=[])
     assert {r.head for r in other.records if r.headline} == {"lda"}
+
+
+@pytest.mark.parametrize(
+    ("n_speakers", "n_single", "backends", "expected"),
+    [
+        (10, 0, ["cosine", "cosine-standardised", "lda", "plda"], "plda"),
+        (9, 0, ["cosine", "cosine-standardised", "lda", "plda"], "cosine"),
+        (9, 5, ["cosine", "plda"], "cosine"),
+        (0, 0, ["lda", "plda"], "lda"),
+        (10, 0, ["lda", "cosine"], "cosine"),
+        (10, 0, ["cosine-standardised", "lda"], "cosine-standardised"),
+    ],
+)
+def test_without_ten_speakers_of_two_utterances_the_headline_is_the_cosine(
+    planted: Path, n_speakers: int, n_single: int, backends: list[str], expected: str
+) -> None:
+    train = [u for u in load_corpus(planted / "corpus.csv").utterances if u.split == "train"]
+    several = [u for u in train if int(u.speaker.removeprefix("train")) < n_speakers]
+    rest = [u for u in train if u not in several]
+    assert verify.usual_headline(backends, [*several, *rest[::4][:n_single]]) == expected
 
 
 def test_the_convex_hull_is_a_metric_of_its_own(

@@ -14,7 +14,7 @@ import pandas as pd
 from probe.data.conditions.grammar import CLEAN
 from probe.errors import listed
 from probe.measures.metrics import CODELENGTH, metric_of
-from probe.records import OWN_HEAD
+from probe.records import OWN_HEADS
 from probe.reporting.report.repeat_commands import in_order
 from probe.reporting.text import one_line, trained_on
 from probe.reporting.ties import BEST, OTHERS, TIED
@@ -42,7 +42,7 @@ def answers(rows: pd.DataFrame) -> list[dict[str, Any]]:
     """
     main = rows[rows["metric"].eq(rows["select_by"]) & rows["value"].notna()]
     # A model's own head was trained on other data than the probes, so it is no rival.
-    main = main[(main["metric"] != CODELENGTH.name) & (main["head"] != OWN_HEAD)]
+    main = main[(main["metric"] != CODELENGTH.name) & ~main["head"].isin(OWN_HEADS)]
     return [_answer(group) for _, group in main.groupby(ANSWER, sort=False)]
 
 

@@ -375,7 +375,7 @@ def _cell(row: Row | None, name: str, form: Form) -> Cell:
     if form is TEXT:
         return Cell(_text(row, name))
     metric = metric_of(row["metric"])
-    if metric.of_numbers and name not in SHARES:
+    if (metric.of_numbers or metric.is_cost) and name not in SHARES:
         own: dict[Form, Form] = {percent: metric.text, points: metric.difference_text}
         form = own.get(form, form) or form
     of_score = name in ("value", "worst")
