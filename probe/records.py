@@ -11,15 +11,16 @@ Counts come in four forms, told apart by their keys:
   ``denominator``, one entry a block;
 * trials (EER, minDCF): ``block``, and one entry a trial in ``enroll`` and ``test`` (positions in
   ``block``), ``target`` (0 or 1) and ``rank`` (dense rank of the score, ascending). The EER depends
-  on the scores through their ranks only, so nothing is lost;
+  on the scores through their ranks only, so nothing is lost; those of Cllr have also ``score``,
+  one entry a rank, and ``calibration``, slope and offset of the log-likelihood ratio;
 * moments of true and predicted numbers (concordance, correlations), see
   `probe.measures.block_sums.moment_counts`;
 * influences (averages over tags), see `probe.measures.counts.influence_counts`;
 * classes (averages over classes), see `probe.measures.block_sums.class_counts`.
 
-On disk the columns in `PACKED` are text: base64 of zlib of little-endian int32 or float64; one that
-stood in an earlier line of the file already (the list is the same for every layer, the ranks for
-every metric) is written as `SAME` and 16 digits of that text's sha256.
+On disk the columns in `PACKED` are text: base64 of zlib of little-endian int32, float32 or float64;
+one that stood in an earlier line of the file already (the list is the same for every layer, the
+ranks for every metric) is written as `SAME` and 16 digits of that text's sha256.
 """
 
 import base64
@@ -237,6 +238,7 @@ PACKED = {
     **dict.fromkeys(("at", "true_class", "predicted_class", "n"), "<i4"),
     **dict.fromkeys(("truth", "predicted", "truth_squares"), "<f8"),
     **dict.fromkeys(("predicted_squares", "products"), "<f8"),
+    "score": "<f4",
 }
 SAME = "sha256:"
 # Records that agree in these are answers to one question.
