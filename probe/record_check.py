@@ -24,7 +24,7 @@ from probe.errors import ProbeError
 from probe.files import canonical_json
 from probe.measures.block_sums import CELLS, MOMENTS
 from probe.measures.counts import FORMS, NAMES, Counts, Form, form_of, value_of
-from probe.measures.metrics import METRICS, Metric, metric_of
+from probe.measures.metrics import ACCURACY, METRICS, Metric, metric_of
 from probe.records import (
     CHOICE,
     IDENTITY,
@@ -45,6 +45,7 @@ LONGEST = 80  # characters of a value in a finding
 LARGEST = 2**53  # floats do not tell larger whole numbers apart
 # Values differ by less between versions of numpy, which add up in another order.
 TOLERANCE = 1e-9
+ENTROPY = "dev_cross_entropy"  # in the settings of what it has chosen
 ROUNDED = 1e-3  # shares of layers are written with six digits
 CONTROLS = ("", "majority", "mean", "shuffled", "types")
 
@@ -336,7 +337,19 @@ def _form_of_trials(counts: dict[str, Any]) -> tuple[object, str] | None:
             return {name: [int(column.min()), int(column.max())]}, expected
     ranks = np.unique(counts["rank"])
     is_dense = len(ranks) and ranks[-1] == len(ranks) - 1
-    return None if is_dense else ({"rank": ranks.tolist()}, "dense ranks, 0 the lowest")
+    if not is_dense:
+        return {"rank": ranks.tolist()}, "dense ranks, 0 the lowest"
+    return _form_of_scores(counts, len(ranks)) if "score" in counts else None
+
+
+def _form_of_scores(counts: dict[str, Any], n_ranks: int) -> tuple[object, str] | None:
+    score, calibration = np.asarray(counts["score"]), counts["calibration"]
+    if len(score) != n_ranks or not np.isfinite(score).all() or (np.diff(score) < 0).any():
+        return {"score": len(score)}, f"{n_ranks} finite scores, one a rank, none below the last"
+    numbers = isinstance(calibration, list) and all(type(one) is float for one in calibration)
+    if not numbers or len(calibration) != 2 or not np.isfinite(calibration).all():
+        return {"calibration": calibration}, "a slope and an offset"
+    return None if calibration[0] >= 0 else ({"calibration": calibration}, "a slope of 0 or more")
 
 
 def _form_of_moments(counts: dict[str, Any]) -> tuple[object, str] | None:
@@ -396,8 +409,9 @@ def _search_of(search: Sequence[dict[str, Any]], choice: dict[str, Any], select_
     if not chosen:
         yield "chosen", choice, "an entry of the search"
         return
-    measure = f"dev_{select_by}"
-    best_of = max if metric_of(select_by).higher_is_better else min
+    by_loss = select_by == ACCURACY.name and ENTROPY in choice
+    measure = ENTROPY if by_loss else f"dev_{select_by}"
+    best_of = max if metric_of(select_by).higher_is_better and not by_loss else min
     known = [entry[measure] for entry in search if type(entry.get(measure)) in (int, float)]
     own = [entry[measure] for entry in chosen if type(entry.get(measure)) in (int, float)]
     if own and abs(best_of(own) - best_of(known)) > TOLERANCE:

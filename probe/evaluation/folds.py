@@ -21,6 +21,7 @@ from probe.data.corpus import Corpus
 from probe.data.splits import fold_corpora
 from probe.errors import ProbeError, listed
 from probe.evaluation.dataset import Score
+from probe.evaluation.linear_search import CROSS_ENTROPY
 from probe.evaluation.tasks import Task
 from probe.measures.counts import pooled_counts
 from probe.measures.metrics import metric_of
@@ -119,15 +120,16 @@ def _place(score: Score) -> tuple[str, ...]:
 
 
 def _best_layers(scores: Sequence[Score]) -> dict[tuple[str, ...], str]:
-    """Place -> the layer with the best dev score, the first of equals; none where there is one
-    layer only.
+    """Place -> the layer with the best dev score, of equals the one with the lowest dev
+    cross-entropy, then the first; none where there is one layer only.
     """
-    losses: dict[tuple[str, ...], dict[str, float]] = {}
+    losses: dict[tuple[str, ...], dict[str, tuple[float, float]]] = {}
     for score in scores:
         is_choice = score.split == "dev" and score.metric == score.select_by and not score.control
         if is_choice and score.value is not None and score.layer not in (WEIGHTED, NO_LAYER):
             loss = -score.value if score.higher_is_better else score.value
-            losses.setdefault(_place(score), {})[score.layer] = loss
+            both = (loss, score.chosen.get(CROSS_ENTROPY, 0.0))
+            losses.setdefault(_place(score), {})[score.layer] = both
     return {
         place: min(of_layers, key=lambda layer: of_layers[layer])
         for place, of_layers in losses.items()

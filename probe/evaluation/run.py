@@ -19,6 +19,7 @@ from probe.errors import ProbeError, listed
 from probe.evaluation.condition_plan import Hearing, asked_under, groups_of, heard, hearings
 from probe.evaluation.dataset import Features, Problem, Score, described
 from probe.evaluation.folds import folds_of, log_folds, named_in_errors, pooled
+from probe.evaluation.grid_edges import warn_of_edges
 from probe.evaluation.interval_rows import with_intervals
 from probe.evaluation.label_free_fits import Fitting
 from probe.evaluation.layer_depth import n_blocks
@@ -34,7 +35,6 @@ from probe.evaluation.score_records import (
     record_of,
     say_what_scores_rest_on,
     training_speakers,
-    warn_of_edges,
     with_shared_speakers,
 )
 from probe.evaluation.tasks import Task, open_task, same_question
@@ -370,7 +370,7 @@ def _scores(task: Task[Any], problem: Problem, features: Features) -> list[Score
     for number, part in enumerate(grids):
         problem.progress.begin()
         if task.has_intervals:
-            part = with_intervals(part, problem)
+            part = with_intervals(part, problem.rows)
         fitted = part.fitted_on(_fitting(task, problem))
         place = problem.place + (f"grid {number}: " if number else "")
         of_part = described(task.kind.run(task, replace(problem, place=place), fitted), fitted)

@@ -9,7 +9,6 @@ from typing import Any
 
 from probe.data.conditions.grammar import CLEAN
 from probe.data.corpus import Corpus, Utterance
-from probe.errors import listed
 from probe.evaluation.condition_plan import Hearing, of_blocks
 from probe.evaluation.dataset import Score
 from probe.evaluation.layer_depth import depth_of
@@ -21,7 +20,6 @@ from probe.records import COMBINED, NO_LAYER, Record, chosen_layers, frame_of, h
 log = logging.getLogger("probe")
 
 FAILED = "failed at extraction"
-TRIED = {"l2", "learning_rate", "lm_weight", "word_score"}  # what comes from a grid
 # Fields that a record takes over from a score as they are.
 SHARED = (
     *("layer", "head", "train_domain", "test_domain", "split", "metric", "value", "n"),
@@ -185,32 +183,4 @@ def say_what_scores_rest_on(task: Task[Any], model: str, records: Sequence[Recor
             "rest on their voices. Give all "
             "rows of a speaker the same split.",
             *(task.name, model, record.shared_speakers, record.n_blocks),
-        )
-
-
-def warn_of_edges(task: str, model: str, scores: Sequence[Score]) -> None:
-    """Names layers whose setting was picked from the end of its grid: beyond it there may be a
-    better one.
-    """
-    edges: dict[tuple[str, float, str], list[str]] = {}
-    for score in scores:
-        if score.split != "dev" or score.control or score.budget:
-            continue
-        for name in sorted(TRIED & score.chosen.keys()):
-            value = score.chosen[name]
-            grid = sorted({entry[name] for entry in score.search if name in entry})
-            if len(grid) > 1 and value in (grid[0], grid[-1]):
-                edge = "smallest" if value == grid[0] else "largest"
-                edges.setdefault((name, value, edge), []).append(score.layer)
-    for (name, value, edge), layers in edges.items():
-        names = listed(list(dict.fromkeys(layers)))
-        log.warning(
-            "%s, %s: dev picked %s = %g, the %s of its grid, at %s %s",
-            task,
-            model,
-            name,
-            value,
-            edge,
-            "layer" if len({*layers}) == 1 else "layers",
-            names,
         )

@@ -13,7 +13,7 @@ import numpy as np
 
 from probe.evaluation.dataset import Features, Problem, Score, layer_sum, shuffled
 from probe.evaluation.labelled_rows import LabelledRows
-from probe.evaluation.linear_search import best_of
+from probe.evaluation.linear_search import CROSS_ENTROPY, best_of, choice_of
 from probe.evaluation.questions import Answers, budgets
 from probe.evaluation.tasks import Task
 from probe.heads.linear.weighted_sum import MOST_STEPS, Head, fit_weighted
@@ -56,10 +56,11 @@ class UtteranceProbes:
         rows: what is trained on and scored.
         head: the name of the probes in records.
         metric: the one that selects.
-        loss: the key of the search that decides among equal values of the metric.
+        loss: the key of the search that decides, see `probe.evaluation.linear_search`.
         fit: (row, dim) training rows and their labels -> a probe for each strength.
         sum_head: training labels -> what is trained on a learned sum of layers.
-        on_dev: a probe, its rows of dev and their labels -> its entry of the search.
+        on_dev: a probe, its rows of dev and their labels -> its entry of the search, and the (row,)
+            losses of dev.
         scores: the fields that all scores of a question share, the question, its probe and what the
             probe reads of all rows -> the scores.
         n_steps: that one question takes on one layer, see `probe.evaluation.progress`.
@@ -71,10 +72,10 @@ class UtteranceProbes:
     rows: LabelledRows
     head: str
     metric: str
-    loss: str = "dev_cross_entropy"
+    loss: str = CROSS_ENTROPY
     fit: Callable[[np.ndarray, np.ndarray], Sequence[Any]]
     sum_head: Callable[[np.ndarray], Head]
-    on_dev: Callable[[Any, Any, np.ndarray], dict[str, Any]]
+    on_dev: Callable[[Any, Any, np.ndarray], tuple[dict[str, Any], np.ndarray]]
     scores: Callable[[dict[str, Any], Question, Any, Any], Iterator[Score]]
     n_steps: int = 1
 
@@ -127,9 +128,9 @@ class UtteranceProbes:
     ) -> tuple[Any, dict[str, Any]]:
         """The probe that dev picks, and what records say of the search."""
         labels = question.labels[self.rows.dev]
-        search = [self.on_dev(probe, dev, labels) for probe in probes]
-        best = probes[best_of(search, self.metric, self.loss)]
-        return best, {"search": search, "chosen": {"l2": best.l2}}
+        search, losses = zip(*(self.on_dev(probe, dev, labels) for probe in probes), strict=True)
+        best = best_of(search, self.metric, self.loss)
+        return probes[best], choice_of(search, losses, best, loss=self.loss)
 
     def fields(self, question: Question) -> dict[str, Any]:
         """What all scores of a question share."""

@@ -10,7 +10,7 @@ from typing import Literal
 
 from probe.measures.intervals import Scale
 
-Unit = Literal["%", "bits per label", "cost", "coefficient", "unit of the label"]
+Unit = Literal["%", "bits per label", "cost", "bits", "coefficient", "unit of the label"]
 Form = Literal["hits", "errors", "amounts", "trials", "moments", "classes", "influences"]
 MISSING = "–"
 
@@ -26,13 +26,15 @@ class Metric:
         chance: the score of a model that knows nothing; None where it depends on the data, so that
             a control has to say it.
         lowest, highest: the smallest and the largest possible value.
-        unit: percent and detection costs are fractions that are printed times 100; coefficients,
-            such as correlations, and amounts in the label's own unit are printed as they are.
+        unit: percent are fractions that are printed times 100; detection costs (``cost``, or
+            ``bits`` of log-likelihood ratios), coefficients, such as correlations, and amounts in
+            the label's own unit are printed as they are.
         counts: what the counts of its records are: correct units of all (``hits``), errors for
             each reference unit (``errors``), sums of amounts (``amounts``), trials, or sums that
             the metric is a function of (``moments`` of numbers, or ``classes``, see
             `probe.measures.block_sums`), or the value and by how much each block moves it
             (``influences``).
+        least_others: the fewest non-target trials with which it has a value.
     """
 
     name: str
@@ -43,11 +45,17 @@ class Metric:
     highest: float = 1.0
     unit: Unit = "%"
     counts: Form = "errors"
+    least_others: int = 0
 
     @property
     def is_cost(self) -> bool:
         """Whether it is a detection cost: it repeats what the EER says, so views hide it."""
-        return self.unit == "cost"
+        return self.unit in ("cost", "bits")
+
+    @property
+    def in_percent(self) -> bool:
+        """Whether it is printed in percent."""
+        return self.unit == "%"
 
     @property
     def in_bits(self) -> bool:
@@ -93,27 +101,27 @@ class Metric:
     @property
     def scale(self) -> float:
         """The factor between a record's value and the number that is printed."""
-        return 100.0 if self.unit in ("%", "cost") else 1.0
+        return 100.0 if self.in_percent else 1.0
 
     @property
     def printed_unit(self) -> str:
-        """The unit of the printed number; empty for a coefficient."""
-        return {"cost": "%", "coefficient": ""}.get(self.unit, self.unit)
+        """The unit of the printed number; empty for a coefficient and for a cost without unit."""
+        return "" if self.unit in ("cost", "coefficient") else self.unit
 
     def decimals(self, value: float) -> int:
         """How many decimals of a value are printed."""
         if self.unit == "unit of the label":  # three significant digits
             size = abs(value)
             return max(0, 2 - math.floor(math.log10(size))) if 0 < size < math.inf else 0
-        return {"bits per label": 2, "coefficient": 3}.get(self.unit, 1)
+        return {"%": 1, "bits per label": 2}.get(self.unit, 3)
 
     def rounded(self, value: float) -> float:
         """The number that is printed for a value; never -0."""
         return round(self.scale * value, self.decimals(value)) + 0.0
 
     def text(self, value: float) -> str:
-        """A value as it is printed: percent with one decimal, bits with two, coefficients with
-        three, amounts with three significant digits; a dash for NaN.
+        """A value as it is printed: percent with one decimal, codelengths with two, costs and
+        coefficients with three, amounts with three significant digits; a dash for NaN.
         """
         return MISSING if math.isnan(value) else f"{self.rounded(value):.{self.decimals(value)}f}"
 
@@ -142,8 +150,26 @@ MIN_DCF_01, MIN_DCF_05 = (
         chance=1.0,
         unit="cost",
         counts="trials",
+        least_others=least_others,
     )
-    for prior in ("0.01", "0.05")
+    for prior, least_others in (("0.01", 1000), ("0.05", 200))  # 10 / prior
+)
+CLLR = Metric(
+    "cllr",
+    "cost of log-likelihood ratios",
+    higher_is_better=False,
+    chance=1.0,
+    highest=math.inf,
+    unit="bits",
+    counts="trials",
+)
+MIN_CLLR = Metric(
+    "min_cllr",
+    "cost of log-likelihood ratios after the best calibration",
+    higher_is_better=False,
+    chance=1.0,
+    unit="bits",
+    counts="trials",
 )
 CODELENGTH = Metric(
     "codelength",
@@ -203,7 +229,7 @@ METRICS = {
         *(ACCURACY, UAR, MACRO_F1, AUC, MAP, TAG_F1),
         *(CCC, PEARSON, SPEARMAN, R2, MAE),
         *(WER, CER, PER, CODELENGTH),
-        *(EER, EER_HULL, MIN_DCF_01, MIN_DCF_05),
+        *(EER, EER_HULL, MIN_DCF_01, MIN_DCF_05, CLLR, MIN_CLLR),
         *(ABX_ERROR, PNMI, PHONE_PURITY, CLUSTER_PURITY),
     )
 }

@@ -42,18 +42,20 @@ def arrow(higher_is_better: bool) -> str:
 
 def interval_head(metrics: Iterable[str]) -> str:
     """The head of a column of scores with their intervals."""
-    of_numbers = any(metric_of(metric).of_numbers for metric in metrics)
-    return SCORE_INTERVAL if of_numbers else INTERVAL
+    known = [metric_of(metric) for metric in metrics]
+    return INTERVAL if all(one.in_percent or one.in_bits for one in known) else SCORE_INTERVAL
 
 
 def units_text(metrics: Iterable[str]) -> str:
     """The units of scores in words, for the head of a page."""
-    if any(metric_of(metric).of_numbers for metric in metrics):
-        return (
-            "Codelengths are in bits per label, ccc, correlations and r2 as they are, mean "
-            "absolute errors in the unit of the label, all else in percent."
-        )
-    return "Codelengths are in bits per label, all else in percent."
+    known = [metric_of(metric) for metric in metrics]
+    units = ["Codelengths are in bits per label"]
+    if any(one.is_cost for one in known):
+        units.append("minDCF and Cllr (in bits) as they are")
+    if any(one.of_numbers for one in known):
+        units.append("ccc, correlations and r2 as they are")
+        units.append("mean absolute errors in the unit of the label")
+    return ", ".join([*units, "all else in percent."])
 
 
 def metric_text(row: Mapping[Hashable, Any]) -> str:

@@ -32,7 +32,7 @@ from probe.evaluation.kinds import row_reader
 from probe.evaluation.kinds.frame_questions import Question, drawn_class, questions_of
 from probe.evaluation.kinds.labelled_frames import Labelled, labelled_sets
 from probe.evaluation.kinds.row_reader import Chosen, StoredRows, in_store_order
-from probe.evaluation.linear_search import cut, judged
+from probe.evaluation.linear_search import STRENGTHS, cut, judged
 from probe.evaluation.run import Run
 from probe.evaluation.tasks import open_task
 from probe.evaluation.trial_lists import Scope, intervals_of
@@ -214,11 +214,10 @@ def test_the_planted_layer_is_found_at_its_bayes_accuracy(tmp_path: Path) -> Non
     assert test["1"].n == sum(test["1"].counts["denominator"]) == n_frames["test"]
     assert (test["1"].n_blocks, test["1"].metric, test["1"].head) == (6, "accuracy", "linear")
     assert test["1"].n_train == n_frames["train"]
-    assert [entry["l2"] for entry in test["1"].search] == [1e-4, 1e-3, 1e-2, 1e-1]
-    best = min(
-        test["1"].search, key=lambda entry: (-entry["dev_accuracy"], entry["dev_cross_entropy"])
-    )
-    assert test["1"].chosen == {"l2": best["l2"]} and dev["1"].value == best["dev_accuracy"]
+    assert [entry["l2"] for entry in test["1"].search] == list(STRENGTHS)
+    best = min(test["1"].search, key=lambda entry: entry["dev_cross_entropy"])
+    assert test["1"].chosen == {name: best[name] for name in ("l2", "dev_cross_entropy")}
+    assert dev["1"].value == best["dev_accuracy"]
     assert {record.trials_sha256 for record in done.records} == {
         hashlib.sha256((tmp_path / "phones.csv").read_bytes()).hexdigest()
     }

@@ -423,9 +423,16 @@ def test_types_that_cannot_be_are_refused_or_left_out(
 
 
 def test_a_code_is_paid_by_probabilities_and_picks_its_strength_by_them() -> None:
-    right = {"dev_accuracy": 0.9, "dev_cross_entropy": 0.5}
+    right = {"dev_uar": 0.9, "dev_cross_entropy": 0.5}
+    sure = {"dev_uar": 0.8, "dev_cross_entropy": 0.3}
+    assert (best_of([right, sure], "uar"), best_for_codes([right, sure])) == (0, 1)
+
+
+def test_where_accuracy_is_the_metric_dev_picks_the_strength_of_the_lowest_cross_entropy() -> None:
+    lucky = {"dev_accuracy": 0.9, "dev_cross_entropy": 0.5}
     sure = {"dev_accuracy": 0.8, "dev_cross_entropy": 0.3}
-    assert (best_of([right, sure]), best_for_codes([right, sure])) == (0, 1)
+    equal = {"dev_accuracy": 0.85, "dev_cross_entropy": 0.3}
+    assert best_of([lucky, sure, equal]) == 2
 
 
 @pytest.mark.parametrize(

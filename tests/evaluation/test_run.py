@@ -134,41 +134,9 @@ def test_records_hold_counts_search_and_hashes_that_reproduce_the_value(
             assert not record.search
             continue
         assert [entry["l2"] for entry in record.search] == list(Settings().l2)
-        best = max(
-            record.search, key=lambda entry: (entry["dev_accuracy"], -entry["dev_cross_entropy"])
-        )
+        best = min(record.search, key=lambda entry: entry["dev_cross_entropy"])
         assert record.chosen["l2"] == best["l2"]
     assert "s0" not in done.path.read_text()
-
-
-@pytest.mark.nightly
-def test_a_pick_at_the_edge_of_its_grid_is_named(
-    planted: Callable[..., Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    manifest = planted()
-    for grid, n_edges in (([1e-2, 1e5, 1e6], {1}), ([1e-9, 1e-2, 1e6], {0, 1, 2}), ([1e-2], {0})):
-        caplog.clear()
-        path = tmp_path / "grid.toml"
-        path.write_text(f'kind = "classify"\nlabel = "speaker"\nl2 = {grid}\n')
-        done = run(path, "planted", manifest, tmp_path / "features", tmp_path / "results")
-        picked = {
-            record.layer: record.chosen["l2"] for record in done.records if not record.control
-        }
-        said = [message for message in caplog.messages if "of its grid" in message]
-        ends = {"smallest": grid[0], "largest": grid[-1]}
-        expected = {
-            end: [layer for layer, l2 in picked.items() if l2 == value and len(grid) > 1]
-            for end, value in ends.items()
-        }
-        assert len(said) == sum(map(bool, expected.values()))
-        assert len(said) in n_edges
-        for end, layers in expected.items():
-            if layers:
-                text = (
-                    f"grid, planted: dev picked l2 = {ends[end]:g}, the {end} of its grid, at "
-                    f"layer{'s' * (len(layers) > 1)} {', '.join(layers)}"
-                )
-                assert text in said
 
 
 def test_every_setting_that_was_tried_can_be_printed(answered: tuple[Path, Run]) -> None:
@@ -522,7 +490,7 @@ def test_verify_scores_every_backend_and_leaves_lda_out_with_the_reason(
     assert test.loc["cosine-standardised", "value"] <= 0.25
     assert np.isnan(test.loc["lda", "value"])
     assert test.loc["lda", "note"] == "0 training speakers occur in no trial; LDA needs 10"
-    assert list(test.index[test["headline"]]) == ["cosine-standardised"]
+    assert list(test.index[test["headline"]]) == ["cosine"]
     with pytest.raises(UsageError, match="needs --trials"):
         run("speaker-verify", "planted", manifest, tmp_path / "features", tmp_path / "results")
 

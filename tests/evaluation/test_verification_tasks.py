@@ -2,6 +2,7 @@
 the records say.
 """
 
+import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +22,7 @@ from probe.evaluation.kinds import verify
 from probe.evaluation.kinds.verification_backends import Voices
 from probe.evaluation.run import Run
 from probe.evaluation.tasks import open_task
+from probe.measures.calibration import calibration
 from probe.measures.counts import value_of
 from probe.measures.detection import DEFINITIONS
 from probe.measures.uncertainty import interval
@@ -29,6 +31,7 @@ from probe.store.stores import select_store
 
 DIM, N_EACH = 12, 4
 SPLITS = {"train": 30, "dev": 10, "test": 10}
+COSTS = ("min_dcf_0.01", "min_dcf_0.05", "cllr", "min_cllr")
 POOLED = ["cosine", "cosine-standardised", "lda", "plda", "am-softmax"]
 
 
@@ -63,7 +66,7 @@ def planted(tmp_path_factory: pytest.TempPathFactory) -> Path:
             f"{int(a == b)} {split}-{a}-{i}.wav {split}-{b}-{j}.wav"
             for a in range(10)
             for b in range(10)
-            for i, j in ((0, 1), (2, 3))
+            for i, j in ((0, 1), (2, 3), (1, 3))
         ]
         (folder / f"{split}.txt").write_text("\n".join(rows) + "\n")
     return folder
@@ -127,23 +130,58 @@ def test_every_metric_can_be_recomputed_from_the_record_and_says_its_definition(
     answered: Run,
 ) -> None:
     read = list(iterate_records(answered.path))
-    assert {record.metric for record in read} == {"eer", "min_dcf_0.01", "min_dcf_0.05"}
+    assert {record.metric for record in read} == {"eer", *COSTS}
     for record in read:
-        assert record.value == value_of(record.counts, record.metric)
-        ends = interval(record.counts, record.metric) or (None, None)
-        assert (record.low, record.high) == ends
+        if record.counts:
+            assert record.value == value_of(record.counts, record.metric)
+            ends = interval(record.counts, record.metric) or (None, None)
+            assert (record.low, record.high) == ends
         assert record.chosen["definition"] == DEFINITIONS[record.metric]
-        assert (record.n, record.n_blocks, record.select_by, record.higher_is_better) == (
-            200,
-            10,
-            "eer",
-            False,
-        )
+        assert (record.n, record.select_by, record.higher_is_better) == (300, "eer", False)
+        assert record.n_blocks == (10 if record.counts else 0)
+
+
+def test_a_min_dcf_of_fewer_than_ten_expected_false_acceptances_has_no_value(answered: Run) -> None:
+    """The lists have 270 non-targets: 200 and 1,000 are needed."""
+    notes = {
+        metric: {(r.value is None, r.note) for r in answered.records if r.metric == metric}
+        for metric in ("eer", "min_dcf_0.05", "min_dcf_0.01")
+    }
+    assert notes["eer"] == notes["min_dcf_0.05"] == {(False, "")}
+    assert notes["min_dcf_0.01"] == {(True, "270 non-target trials; min_dcf_0.01 needs 1,000")}
+
+
+def test_cllr_is_of_scores_that_are_calibrated_on_dev_and_kept(answered: Run) -> None:
+    of_place: dict[tuple[str, str, str], dict[str, Record]] = {}
+    for record in iterate_records(answered.path):
+        if record.metric == "cllr":
+            place = (record.head, record.layer, record.control)
+            of_place.setdefault(place, {})[record.split] = record
+    assert len(of_place) == len(POOLED) * 2 * 2
+    for dev, test in (both.values() for both in of_place.values()):
+        scores = np.asarray(dev.counts["score"])[dev.counts["rank"]]
+        fitted = calibration(dev.counts["target"], scores)
+        assert test.counts["calibration"] == dev.counts["calibration"] == pytest.approx(fitted)
+    planted_layer = [r for (_, layer, _), r in of_place.items() if layer == "1"]
+    assert max(both["test"].value or 9 for both in planted_layer if not both["test"].control) < 1
+    lowest = values(answered.records, "min_cllr")
+    assert all(
+        lowest[head, layer] <= (of_place[head, layer, ""]["test"].value or 0) + 1e-6
+        for head, layer in lowest
+    )
+    outcomes = answered.path.parent / "outcomes" / answered.path.name
+    said = [json.loads(line) for line in outcomes.read_text().splitlines()]
+    assert {line["head"] for line in said} == set(POOLED)
+    for head in POOLED:
+        lines = [line for line in said if line["head"] == head]
+        counts = of_place[head, lines[0]["layer"], ""]["test"].counts
+        kept = np.asarray(counts["score"])[counts["rank"]]
+        np.testing.assert_array_equal(kept, np.float32([line["score"] for line in lines]))
 
 
 def test_a_list_of_trials_is_written_once(answered: Run) -> None:
     lines = answered.path.read_text().splitlines()
-    assert len(lines) == len(POOLED) * 2 * 2 * 2 * 3
+    assert len(lines) == len(POOLED) * 2 * 2 * 2 * 5
     assert sum('"enroll":"e' in line for line in lines) == 2, "one for dev, one for test"
     assert sum('"rank":"e' in line for line in lines) <= len(lines) / 3
 
@@ -156,7 +194,9 @@ def test_the_search_of_a_trained_head_is_in_the_record_and_dev_picks_from_it(ans
     ]
     for record in own:
         grid = [(entry["learning_rate"], entry["epochs"]) for entry in record.search]
-        assert grid == [(rate, epochs) for rate in (1e-2, 1e-3) for epochs in (4, 8, 12, 16, 20)]
+        assert grid == [
+            (rate, epochs) for rate in (1e-2, 3e-3, 1e-3) for epochs in (4, 8, 12, 16, 20)
+        ]
         best = min(record.search, key=lambda entry: entry["dev_eer"])
         assert record.value == best["dev_eer"]
         assert {name: record.chosen[name] for name in ("learning_rate", "epochs")} == {
@@ -165,12 +205,32 @@ def test_the_search_of_a_trained_head_is_in_the_record_and_dev_picks_from_it(ans
     assert not any(r.search for r in answered.records if r.head != "am-softmax")
 
 
-def test_the_headline_is_standardised_cosine_or_what_the_task_says(
+def test_the_headline_is_plda_or_what_the_task_says(
     planted: Path, tmp_path: Path, answered: Run
 ) -> None:
-    assert {r.head for r in answered.records if r.headline} == {"cosine-standardised"}
+    assert {r.head for r in answered.records if r.headline} == {"plda"}
     other = ran(planted, tmp_path, backends=["cosine", "lda"], headline="lda", controls=[])
     assert {r.head for r in other.records if r.headline} == {"lda"}
+
+
+@pytest.mark.parametrize(
+    ("n_speakers", "n_single", "backends", "expected"),
+    [
+        (10, 0, ["cosine", "cosine-standardised", "lda", "plda"], "plda"),
+        (9, 0, ["cosine", "cosine-standardised", "lda", "plda"], "cosine"),
+        (9, 5, ["cosine", "plda"], "cosine"),
+        (0, 0, ["lda", "plda"], "lda"),
+        (10, 0, ["lda", "cosine"], "cosine"),
+        (10, 0, ["cosine-standardised", "lda"], "cosine-standardised"),
+    ],
+)
+def test_without_ten_speakers_of_two_utterances_the_headline_is_the_cosine(
+    planted: Path, n_speakers: int, n_single: int, backends: list[str], expected: str
+) -> None:
+    train = [u for u in load_corpus(planted / "corpus.csv").utterances if u.split == "train"]
+    several = [u for u in train if int(u.speaker.removeprefix("train")) < n_speakers]
+    rest = [u for u in train if u not in several]
+    assert verify.usual_headline(backends, [*several, *rest[::4][:n_single]]) == expected
 
 
 def test_the_convex_hull_is_a_metric_of_its_own(
@@ -178,7 +238,7 @@ def test_the_convex_hull_is_a_metric_of_its_own(
 ) -> None:
     done = ran(planted, tmp_path, backends=["cosine"], eer="convex-hull", controls=[])
     assert {(r.metric, r.select_by) for r in done.records} == {
-        (name, "eer_hull") for name in ("eer_hull", "min_dcf_0.01", "min_dcf_0.05")
+        (name, "eer_hull") for name in ("eer_hull", *COSTS)
     }
     polygon = values(answered.records)
     assert all(value <= polygon[place] for place, value in values(done.records, "eer_hull").items())

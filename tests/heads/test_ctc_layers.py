@@ -11,11 +11,12 @@ from exhaustive import mostly_nightly
 from test_ctc_modules import planted
 
 from probe.errors import ProbeError
-from probe.heads.ctc import all_layers, ctc_probe
+from probe.heads.ctc import all_layers
 from probe.heads.ctc.all_layers import fit_layers
-from probe.heads.ctc.ctc_probe import CTCProbe, CTCTraining, TrainingRun
+from probe.heads.ctc.ctc_probe import CTCProbe, CTCTraining
 from probe.heads.ctc.modules import HeadSettings
 from probe.heads.ctc.stacked import kept_bytes
+from probe.heads.ctc.training_run import Average, TrainingRun, drop_slower
 
 Layer = tuple[str, list[np.ndarray], list[np.ndarray]]
 RATES = (1e-1, 2e-2, 1e-3)
@@ -164,40 +165,47 @@ def test_groups_of_lstms_do_not_change_results(
     assert found == sizes
 
 
-@pytest.mark.nightly
-def test_each_lstm_has_its_own_learning_rate_halved(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ctc_probe, "HALVE_AFTER", 1)
-    layers, texts, dev_texts = layers_of([8, 11], n=30)
-    settings: dict[str, Any] = {
-        **LSTM,
-        "learning_rates": (3e-1, 1e-1, 3e-3),
-        "epochs": 14,
-        "patience": 14,
-    }
-    rates: list[list[float]] = []
-    conclude = CTCProbe.conclude
-    monkeypatch.setattr(
-        CTCProbe,
-        "conclude",
-        lambda self, runs: (rates.append([run.rate for run in runs]), conclude(self, runs))[1],
-    )
-    found = list(fit_layers(lambda: probe_of(**settings), layers, texts, dev_texts))
-    for (_, probe), (_, frames, dev) in zip(found, layers, strict=True):
-        assert_equal(probe, probe_of(**settings).fit(frames, texts, dev, dev_texts))
-    assert rates[:2] == rates[2:]
-    assert len(set(rates[0])) == 3 and rates[0][0] < 3e-1
-
-
-def test_a_run_halves_its_rate_after_every_so_many_epochs_without_improvement() -> None:
-    run, steady = TrainingRun(0.8, halves=True), TrainingRun(0.8)
-    rates = []
-    for error in (0.5, *[0.5] * 8, 0.4, *[0.4] * 4):
-        run.add(error, 1.0, dict)
-        steady.add(error, 1.0, dict)
+def test_the_learning_rate_falls_along_a_half_cosine() -> None:
+    run = TrainingRun(0.8, epochs_planned=4, patience=9)
+    rates = [run.rate]
+    for _ in range(4):
+        run.add(0.5, 1.0, dict)
         rates.append(run.rate)
-    assert rates == [0.8] * 4 + [0.4] * 4 + [0.2] * 5 + [0.1]
-    assert steady.rate == 0.8
-    assert run.entry["learning_rate"] == 0.8
+    expected = [0.8, 0.8 * (1 + 0.5**0.5) / 2, 0.4, 0.8 * (1 - 0.5**0.5) / 2, 0]
+    assert rates == pytest.approx(expected)
+
+
+def test_dev_picks_the_epoch_by_the_mean_error_of_several() -> None:
+    run = TrainingRun(0.1, epochs_planned=40, patience=3)
+    lucky = [0.5] * 5 + [0.1] + [0.5] * 5  # one epoch alone
+    steady = [0.4] * 5
+    for error in (*lucky, *steady):
+        run.add(error, 1.0, dict)
+    assert run.epoch == len(lucky + steady) and run.error == pytest.approx(0.4)
+    assert not run.has_ended
+    for _ in range(3):
+        run.add(0.6, 1.0, dict)
+    assert run.has_ended  # neither error nor loss improved for three epochs
+
+
+def test_after_a_quarter_of_the_epochs_only_the_best_rate_goes_on() -> None:
+    runs = [TrainingRun(rate, 40, 40) for rate in (0.3, 0.1, 0.03)]
+    for run, error in zip(runs, (0.5, 0.2, 0.9), strict=True):
+        run.add(error, 1.0, dict)
+    drop_slower(runs, 9, 40)
+    assert not any(run.has_ended for run in runs)
+    drop_slower(runs, 10, 40)
+    assert [run.has_ended for run in runs] == [True, False, True]
+
+
+def test_the_average_of_weights_covers_the_last_epochs() -> None:
+    average = Average({"weight": torch.full((1,), torch.nan)})
+    for value in (1.0, 3.0):
+        average.add({"weight": torch.tensor([value])})
+    assert average.state()["weight"].item() == 2.0
+    for _ in range(60):
+        average.add({"weight": torch.tensor([7.0])})
+    assert average.state()["weight"].item() == pytest.approx(7.0, abs=1e-4)
 
 
 @pytest.mark.parametrize("settings", [{}, LSTM])
@@ -240,7 +248,9 @@ def test_short_utterances_are_left_out_and_a_head_that_diverges_ends_alone(head:
     dev_texts[0] = "ab" * 100
 
     def new() -> CTCProbe:
-        return probe_of(head, learning_rates=[3e37, 1e-1], hidden=6, epochs=6)
+        return probe_of(
+            head, learning_rates=[1e300 if head == "linear" else 3e37, 1e-1], hidden=6, epochs=6
+        )
 
     for (_, probe), (_, frames, dev) in zip(
         fit_layers(new, layers, texts, dev_texts), layers, strict=True

@@ -4,8 +4,8 @@ regression on every layer.
 Metric: accuracy, correct / utterances (higher is better), unless ``metric`` names another one:
 ``uar`` (unweighted average recall, or balanced accuracy), ``macro_f1`` or, of two classes, ``auc``
 or ``eer`` (lower is better). Then all of them stand beside it; the second class in the order of
-names is the positive one, and its log odds are the scores. The strength of the l2 penalty is the
-one with the best dev value of the metric; among equals the one with the lowest dev cross-entropy.
+names is the positive one, and its log odds are the scores. The strength of the l2 penalty is picked
+on dev, see `probe.evaluation.linear_search`.
 SUPERB's SID differs in training: one learned sum of layers, SGD on crops.
 
 ``class_weight = "balanced"`` gives every class the same weight in training, as in scikit-learn:
@@ -51,7 +51,7 @@ from probe.evaluation.kind import (
     TimeLabelSettings,
 )
 from probe.evaluation.kinds.class_rows import OF_CLASSES, OF_TWO_CLASSES, ClassRows, class_rows
-from probe.evaluation.linear_search import best_for_codes, log_odds, on_dev
+from probe.evaluation.linear_search import STRENGTHS, best_for_codes, log_odds, on_dev
 from probe.evaluation.tasks import Task
 from probe.evaluation.utterance_probes import Question, UtteranceProbes
 from probe.heads.linear.codelength import FRACTIONS, online_code
@@ -73,7 +73,7 @@ class Settings(TimeLabelSettings, ProjectedSettings):
 
     label: str = "speaker"
     view: Literal["mean", "meanstd", "interval"] = Field("meanstd", validate_default=True)
-    l2: AtLeastOne[Rate] = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+    l2: AtLeastOne[Rate] = STRENGTHS
     metric: Literal["accuracy", "uar", "macro_f1", "auc", "eer"] = "accuracy"
     class_weight: Literal["none", "balanced"] = "none"
     standardize: bool = True
@@ -360,7 +360,7 @@ def _codelength(
             tick=lambda: problem.progress.step(0),
         )
         dev = (values[rows.dev], rows.labels[rows.dev])
-        probe = probes[best_for_codes([on_dev(probe, *dev) for probe in probes])]
+        probe = probes[best_for_codes([on_dev(probe, *dev)[0] for probe in probes])]
         problem.progress.step(len(settings.l2))
         return probe.classes_, probe.predict_log_proba(values[rows.train][order[sent]])
 

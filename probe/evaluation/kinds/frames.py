@@ -56,7 +56,15 @@ from probe.evaluation.kinds.labelled_frames import (
     refuse_one_label,
 )
 from probe.evaluation.kinds.row_reader import READ_BYTES, StoredRows
-from probe.evaluation.linear_search import Judged, best_of, entry, judge, judged
+from probe.evaluation.linear_search import (
+    STRENGTHS,
+    Judged,
+    best_of,
+    choice_of,
+    entry,
+    judge,
+    judged,
+)
 from probe.evaluation.questions import Answers
 from probe.evaluation.tasks import Task
 from probe.heads.ctc.modules import MOST_CONTEXT
@@ -78,7 +86,7 @@ METRIC: dict[str, Any] = {
 class Settings(TimeLabelSettings, ProjectedSettings):
     """See tasks/README.md."""
 
-    l2: AtLeastOne[Rate] = (1e-4, 1e-3, 1e-2, 1e-1)
+    l2: AtLeastOne[Rate] = STRENGTHS
     standardize: bool = True
     context: int = Field(0, ge=0, le=MOST_CONTEXT)
     max_frames: int = Field(0, ge=0, le=10**10)
@@ -214,9 +222,9 @@ def _weighted(
         problem.progress.step,
     )
     of_dev = [judge(probe, held["dev"], question.targets["dev"]) for probe in probes]
-    search = _search(task, probes, of_dev, question)
-    probe = probes[best_of(search, task.settings.metric)]
-    about = summed.fields(probe.shares) | {"search": search, "chosen": {"l2": probe.l2}}
+    best, choice = _choice(task, probes, of_dev, sets["dev"], question)
+    probe = probes[best]
+    about = summed.fields(probe.shares) | choice
     common = {**common, **about, "n_train": len(question.targets["train"])}
     for name, item in sets.items():
         if name != "train":
@@ -281,9 +289,8 @@ def _answers(
     )
     problem.progress.step(len(task.settings.l2))
     of_dev = judged(probes, rows["dev"].blocks(), question.targets["dev"])
-    search = _search(task, probes, of_dev, question)
-    best = best_of(search, task.settings.metric)
-    common = {**common, "search": search, "chosen": {"l2": probes[best].l2}}
+    best, choice = _choice(task, probes, of_dev, sets["dev"], question)
+    common |= choice
     yield from _scores(common, "dev", sets["dev"], question, of_dev[best][0])
     for name in sets:
         if name.startswith("test"):
@@ -296,17 +303,25 @@ def _solving(task: Task[Settings], problem: Problem) -> Solving:
     return Solving(device=problem.device, class_weight=task.settings.class_weight)
 
 
-def _search(
-    task: Task[Settings], probes: Sequence[Any], of_dev: Sequence[Judged], question: Question
-) -> list[dict[str, Any]]:
-    """What each strength gives on dev; the average recall too where that selects."""
+def _choice(
+    task: Task[Settings],
+    probes: Sequence[Any],
+    of_dev: Sequence[Judged],
+    dev: Labelled,
+    question: Question,
+) -> tuple[int, dict[str, Any]]:
+    """The position of the probe that dev picks, and what records say of the search; the average
+    recall too where that selects.
+    """
     search = [entry(probe, *item) for probe, item in zip(probes, of_dev, strict=True)]
     if task.settings.metric == UAR.name:
         truth = question.targets["dev"]
         for line, (hits, _) in zip(search, of_dev, strict=True):
             recalls = [float(hits[truth == label].mean()) for label in np.unique(truth)]
             line["dev_uar"] = float(np.mean(recalls))
-    return search
+    best = best_of(search, task.settings.metric)
+    losses = [-log_probabilities for _, log_probabilities in of_dev]
+    return best, choice_of(search, losses, best, dev.owners)
 
 
 def _scores(

@@ -28,6 +28,7 @@ from probe.errors import ProbeError, refuse_problems
 from probe.evaluation.dataset import Features, Problem, Score, lacking
 from probe.evaluation.kind import AtLeastOne, Kind, Main, ProjectedSettings, Rate, Several
 from probe.evaluation.labelled_rows import LabelledRows, cell_of, labelled_rows
+from probe.evaluation.linear_search import STRENGTHS
 from probe.evaluation.tasks import Task
 from probe.evaluation.utterance_probes import Question, UtteranceProbes
 from probe.heads.linear.ridge import fit_ridge_strengths
@@ -41,6 +42,7 @@ Floats = NDArray[np.float64]
 METRICS = (CCC.name, PEARSON.name, SPEARMAN.name, MAE.name, R2.name)
 ALL_EQUAL = "all predictions, or all true values, are equal: it is undefined"
 HEAD = "ridge"
+MEAN_SQUARED_ERROR = "dev_mean_squared_error"
 MOST_OFFSET = 100_000  # beyond it the sums of squares lose the digits of the spread
 
 
@@ -50,7 +52,7 @@ class Settings(ProjectedSettings):
     label: str = "age"
     view: Literal["mean", "meanstd"] = "meanstd"
     metric: Literal["ccc", "pearson", "spearman", "mae", "r2"] = "ccc"
-    l2: AtLeastOne[Rate] = (1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0, 1000.0)
+    l2: AtLeastOne[Rate] = (*STRENGTHS, 100.0, 1000.0)
     standardize: bool = True
     weighted: bool = True
     controls: Several[Literal["mean", "shuffled"]] = ("mean", "shuffled")
@@ -78,15 +80,14 @@ def run(task: Task[Settings], problem: Problem, features: Features) -> Iterator[
         rows=rows,
         head=HEAD,
         metric=settings.metric,
-        loss="dev_mean_squared_error",
+        loss=MEAN_SQUARED_ERROR,
         fit=lambda values, truth: fit_ridge_strengths(
             *(values, truth, settings.l2, settings.standardize), lambda: problem.progress.step(0)
         ),
         sum_head=ridge_head,
-        on_dev=lambda probe, values, truth: {
-            "l2": probe.l2,
-            **on_dev(settings.metric, truth, probe.predict(values)),
-        },
+        on_dev=lambda probe, values, truth: on_dev(
+            settings.metric, probe.l2, truth, probe.predict(values)
+        ),
         scores=lambda fields, question, probe, values: _scores(
             settings, fields, rows, question, probe.predict(values)
         ),
@@ -114,14 +115,17 @@ def check(task: Task[Settings], problem: Problem) -> None:
     _rows(task, problem)
 
 
-def on_dev(metric: str, truth: Floats, predicted: Floats) -> dict[str, float | None]:
-    """One strength's values in the search: of the metric, None where it is undefined, and the mean
-    squared error.
+def on_dev(
+    metric: str, l2: float, truth: Floats, predicted: Floats
+) -> tuple[dict[str, float | None], Floats]:
+    """One strength's entry of the search: the value of the metric, None where it is undefined, and
+    the mean squared error; and the (row,) squared errors.
     """
     counts = _counts(metric, ["dev"] * len(truth), truth, predicted)
     value = None if counts is None else value_of(counts, metric)
-    error = float(np.mean(np.square(truth - predicted)))
-    return {f"dev_{metric}": value, "dev_mean_squared_error": error}
+    errors = np.square(truth - predicted)
+    line = {"l2": l2, f"dev_{metric}": value, MEAN_SQUARED_ERROR: float(errors.mean())}
+    return line, errors
 
 
 def _rows(task: Task[Settings], problem: Problem) -> tuple[LabelledRows, Floats]:

@@ -36,6 +36,7 @@ from probe.errors import ProbeError, listed
 from probe.evaluation.dataset import Features, Problem, Score, refuse_empty
 from probe.evaluation.kind import AtLeastOne, Kind, Main, ProjectedSettings, Rate, Several
 from probe.evaluation.labelled_rows import LabelledRows, cell_of, labelled_rows
+from probe.evaluation.linear_search import CROSS_ENTROPY, STRENGTHS
 from probe.evaluation.tasks import Task
 from probe.evaluation.utterance_probes import Question, UtteranceProbes
 from probe.heads.linear.tagging import fit_tag_strengths, probabilities, share_odds, tag_head
@@ -61,7 +62,7 @@ class Settings(ProjectedSettings):
 
     label: AtLeastOne[str] = ("tags",)
     view: Literal["mean", "meanstd"] = "meanstd"
-    l2: AtLeastOne[Rate] = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+    l2: AtLeastOne[Rate] = STRENGTHS
     standardize: bool = True
     weighted: bool = True
     controls: Several[Literal["majority", "shuffled"]] = ("majority", "shuffled")
@@ -135,15 +136,18 @@ def check(task: Task[Settings], problem: Problem) -> None:
     _rows(task, problem)
 
 
-def on_dev(probe: Any, odds: Floats, labels: Floats) -> dict[str, Any]:
-    """One strength's entry of the search, from (row, tag) log odds and labels of dev."""
+def on_dev(probe: Any, odds: Floats, labels: Floats) -> tuple[dict[str, Any], Floats]:
+    """One strength's entry of the search, from (row, tag) log odds and labels of dev, and the
+    (row,) losses.
+    """
     entropy = np.logaddexp(0, odds) - labels * odds
     precision = mean_average_precision(["dev"] * len(odds), labels >= THRESHOLD, odds)[0]
-    return {
+    line = {
         "l2": probe.l2,
         f"dev_{MAP.name}": None if np.isnan(precision) else float(precision),
-        "dev_cross_entropy": float(entropy.mean()),
+        CROSS_ENTROPY: float(entropy.mean()),
     }
+    return line, entropy.mean(axis=1)
 
 
 def _rows(task: Task[Settings], problem: Problem) -> Rows:

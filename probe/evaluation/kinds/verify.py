@@ -1,8 +1,10 @@
 """Kind ``verify``: speaker verification on lists of trials, on every layer.
 
 Metrics: EER (``eer`` by linear interpolation of the ROC, or ``eer_hull``), and minDCF at priors of
-0.01 and 0.05; lower is better. The layer, and the setting of a trained head, are those of the best
-dev EER. Backends: `probe.evaluation.kinds.verification_backends`.
+0.01 and 0.05, which has no value on a list with fewer than 10 / prior non-targets, Cllr of scores
+that are calibrated on dev, and min Cllr; lower is better. The layer, and the setting of a trained
+head, are those of the best dev EER. Backends: `probe.evaluation.kinds.verification_backends`;
+tables show PLDA, or the cosine where training has too few speakers for it (`usual_headline`).
 
 Scores may be normalised with a cohort, the training utterances of speakers that occur in no trial:
 
@@ -27,6 +29,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from pydantic import Field, ValidationInfo, field_validator
 
+from probe.data.corpus import Utterance
 from probe.data.trials import Trial
 from probe.errors import ProbeError
 from probe.evaluation.dataset import Features, Problem, Score, block_of, shuffled
@@ -45,37 +48,38 @@ from probe.evaluation.kinds.verification_backends import (
 )
 from probe.evaluation.questions import Answers
 from probe.evaluation.tasks import Task
-from probe.measures.counts import trial_counts, value_of
-from probe.measures.detection import DEFINITIONS
-from probe.measures.metrics import EER, EER_HULL, MIN_DCF_01, MIN_DCF_05
+from probe.heads.speaker.lda import LEAST_SPEAKERS
+from probe.measures.calibration import calibration
+from probe.measures.counts import scored_trials, trial_counts, value_of
+from probe.measures.detection import DEFINITIONS, why_too_short
+from probe.measures.metrics import CLLR, EER, EER_HULL, MIN_CLLR, MIN_DCF_01, MIN_DCF_05
 
 log = logging.getLogger("probe")
 
-COSTS = (MIN_DCF_01.name, MIN_DCF_05.name)
+COSTS = (MIN_DCF_01.name, MIN_DCF_05.name, CLLR.name, MIN_CLLR.name)
 LEAST_COHORT = 10
 
 METRIC_OF = {"interpolated": EER.name, "convex-hull": EER_HULL.name}
-HEADLINE = "cosine-standardised"
 
 List = tuple[str, str]  # split and name
 DEV: List = ("dev", "")
 
 
 class Settings(ProjectedSettings):
-    """See tasks/README.md. No headline: `HEADLINE`, or the first backend."""
+    """See tasks/README.md. An empty headline stands for `usual_headline`."""
 
     view: Literal["mean", "meanstd", "frames"] = "meanstd"
     backends: AtLeastOne[
         Literal["cosine", "cosine-standardised", "lda", "plda", "am-softmax", "xvector"]
     ] = Field(("cosine", "cosine-standardised", "lda", "plda"), validate_default=True)
-    headline: str = Field("", validate_default=True)
+    headline: str = ""
     dev_trials: Count = 300
     enroll: Literal["clean", "same"] = "clean"
     eer: Literal["interpolated", "convex-hull"] = "interpolated"
     normalise: Literal["none", "s-norm", "as-norm"] = "none"
     cohort_top: int = Field(200, ge=2, le=10**6)
     plda_input: Literal["lda", "whitening"] = "lda"
-    learning_rates: AtLeastOne[Rate] = (1e-2, 1e-3)
+    learning_rates: AtLeastOne[Rate] = (1e-2, 3e-3, 1e-3)
     epochs: Count = 50
     batch_size: Count = 50
     embedding: int = Field(256, ge=1, le=1 << 14)
@@ -101,11 +105,11 @@ class Settings(ProjectedSettings):
     @field_validator("headline")
     @classmethod
     def _one_of_them(cls, headline: str, info: ValidationInfo) -> str:
-        backends = info.data.get("backends", (HEADLINE,))
-        usual = HEADLINE if HEADLINE in backends else backends[0]
-        if (headline or usual) not in backends:
+        backends = info.data.get("backends", (headline,))
+        if headline and headline not in backends:
             raise ValueError(f"one of the task's backends: {', '.join(backends)}")
-        return headline or usual
+        # Without PLDA it does not depend on the corpus.
+        return headline or ("" if "plda" in backends else usual_headline(backends, ()))
 
     @property
     def selects(self) -> str:
@@ -165,6 +169,7 @@ def run(task: Task[Settings], problem: Problem, features: Features) -> Iterator[
     )
     excluded["speaker in a trial"] -= len(unseen)
     excluded = +excluded
+    headline = task.settings.headline or usual_headline(task.settings.backends, unseen)
     questions = list(_questions(task, problem, trials, [item.speaker for item in unseen]))
     utterances = list({place_of(item): item for item in [*ends, *problem.train]}.values())
 
@@ -180,7 +185,7 @@ def run(task: Task[Settings], problem: Problem, features: Features) -> Iterator[
         shared = {
             "layer": layer,
             "head": backend,
-            "headline": backend == task.settings.headline,
+            "headline": backend == headline,
             "learns_other_speakers": backend in ON_SPEAKERS,
             "n_train": 0 if backend == "cosine" else n_learned,
             "excluded": dict(excluded) if learns else {},
@@ -211,6 +216,20 @@ def check(task: Task[Settings], problem: Problem) -> None:
             raise ProbeError(
                 f"{task.name}: no {name} trials. Give lists with --trials and --dev-trials."
             )
+
+
+def usual_headline(backends: Sequence[str], unseen: Sequence[Utterance]) -> str:
+    """The backend that tables show if the task names none: PLDA, or the cosine of the vectors as
+    they are where PLDA has fewer than `LEAST_SPEAKERS` training speakers with two utterances or
+    more; the first backend if the task does not have that one.
+
+    Args:
+        unseen: training utterances of speakers that occur in no trial.
+    """
+    n_utterances = Counter(item.speaker for item in unseen)
+    n_speakers = sum(n > 1 for n in n_utterances.values())
+    usual = "plda" if "plda" in backends and n_speakers >= LEAST_SPEAKERS else "cosine"
+    return usual if usual in backends else backends[0]
 
 
 def _questions(
@@ -292,11 +311,20 @@ def _counts(question: Question, name: List, scores: np.ndarray) -> dict[str, Any
 def _scores(
     task: Task[Settings], question: Question, answer: Answer, shared: Mapping[str, Any]
 ) -> Iterator[Score]:
-    """One score for each list and metric; all metrics of a list hold the same counts."""
+    """One score for each list and metric; all metrics of a list hold the same counts, those of Cllr
+    also the scores and their calibration, which is fitted on dev.
+    """
     selects = task.settings.selects
+    if answer.scores:
+        to_ratios = calibration(question.targets[DEV], answer.scores[DEV])
     for name, trials in question.trials.items():
         counts = _counts(question, name, answer.scores[name]) if answer.scores else None
+        n_others = len(trials) - sum(question.targets[name])
         for metric in (selects, *COSTS):
+            too_short = why_too_short(metric, n_others)
+            of_metric = None if too_short else counts
+            if counts and metric == CLLR.name:
+                of_metric = scored_trials(counts, answer.scores[name], to_ratios)
             yield Score(
                 **shared,
                 split=name[0],
@@ -306,10 +334,10 @@ def _scores(
                 select_by=selects,
                 higher_is_better=False,
                 n=len(trials),
-                counts=counts,
+                counts=of_metric,
                 chosen={"definition": DEFINITIONS[metric], **answer.chosen},
                 search=answer.search,
-                note=answer.note,
+                note=answer.note or too_short,
                 outcomes=_outcomes(question, name, answer) if counts and metric == selects else (),
             )
 
@@ -334,7 +362,10 @@ KIND = Kind(
     run,
     check,
     lambda settings: Main(
-        settings.headline, settings.selects, settings.selects, higher_is_better=False
+        settings.headline or settings.backends[0],
+        settings.selects,
+        settings.selects,
+        higher_is_better=False,
     ),
     metrics=(*METRIC_OF.values(), *COSTS),
     needs=frozenset({"trials"}),

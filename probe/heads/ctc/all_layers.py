@@ -3,9 +3,9 @@
 A problem is a layer with a learning rate. All problems see the same utterances in the same order
 and share labels and lengths, so one CTC loss serves all of them (`probe.heads.ctc.loss`), one
 product with the frames serves all learning rates of a layer, and one loop over time serves all
-LSTMs (`probe.heads.ctc.stacked`). Each problem has its own gradient norm, Adam moments, best epoch,
-learning rate and last epoch. The result equals that of `CTCProbe` on each layer alone, up to
-rounding.
+LSTMs (`probe.heads.ctc.stacked`). Each problem has its own gradient norm, Adam moments, average of
+weights, best epoch, learning rate and last epoch. The result equals that of `CTCProbe` on each
+layer alone, up to rounding.
 
 Memory bounds the number of problems that are trained together. LSTMs that are too large to gain
 from it (`MOST_HIDDEN_TOGETHER`), or too large to fit, are trained one at a time.
@@ -24,6 +24,7 @@ from probe.heads.ctc.ctc_probe import CTCProbe, Examples, batch_order, pad
 from probe.heads.ctc.loss import Scratch, Targets, loss_and_gradient
 from probe.heads.ctc.modules import as_read
 from probe.heads.ctc.stacked import kept_bytes, stacked_logits
+from probe.heads.ctc.training_run import Average, drop_slower, epoch_seed
 from probe.heads.ctc.vocabulary import symbol_error_rates
 
 # Memory for layers that are trained together; a larger layer is trained alone.
@@ -90,12 +91,7 @@ def fit_groups(
             yield _fit(group, dev_texts, on_epoch)
             group = []
         if alone:
-            yield [
-                (
-                    name,
-                    probe.fit_prepared(layer.train, layer.dev, dev_texts, lambda: on_epoch(1, 0)),
-                )
-            ]
+            yield [(name, probe.fit_prepared(layer.train, layer.dev, dev_texts, on_epoch))]
             continue
         group.append(layer)
         if sum(item.n_bytes for item in group) + layer.n_bytes > memory_bytes:
@@ -111,8 +107,9 @@ class _Layer:
     Attributes:
         runs: one per learning rate.
         active: positions in ``runs`` of the heads that are still in training (the axis ``rate``).
-        weights: name of a parameter of `probe.heads.ctc.modules.CTCHead` -> (rate, ...) float32; a
-            weight comes before its bias, and the first layer comes first.
+        weights: name of a parameter of `probe.heads.ctc.modules.CTCHead` -> (rate, ...) of the
+            probe's dtype; a weight comes before its bias, and the first layer comes first.
+        average: of the weights over the last epochs, which is scored and kept.
         mean, square: Adam's moments, of the same shapes.
     """
 
@@ -132,6 +129,7 @@ class _Layer:
         self.mean, self.square = (
             {key: torch.zeros_like(value) for key, value in self.weights.items()} for _ in range(2)
         )
+        self.average = Average({key: value.detach().clone() for key, value in self.weights.items()})
 
     @property
     def lengths(self) -> tuple[list[int], list[int], list[int]]:
@@ -191,15 +189,11 @@ class _Layer:
 
     def state(self, rate: int) -> dict[str, Tensor]:
         """Return the state of a `probe.heads.ctc.modules.CTCHead` for a rate."""
-        return {key: value.detach()[rate].clone() for key, value in self.weights.items()}
+        return {key: value[rate].clone() for key, value in self.average.weights.items()}
 
-    def drop_finished(self, patience: int) -> None:
-        """Stop the heads that have diverged or have not improved on dev for ``patience`` epochs."""
-        rates = [
-            k
-            for k, i in enumerate(self.active)
-            if self.runs[i].waited < patience and not self.runs[i].diverged
-        ]
+    def drop_finished(self) -> None:
+        """Stop the heads whose runs have ended."""
+        rates = [k for k, i in enumerate(self.active) if not self.runs[i].has_ended]
         if len(rates) < len(self.active):
             self.active = [self.active[k] for k in rates]
             self.weights = {
@@ -208,6 +202,9 @@ class _Layer:
             self.mean, self.square = (
                 {key: value[rates] for key, value in x.items()} for x in (self.mean, self.square)
             )
+            self.average.weights = {
+                key: value[rates] for key, value in self.average.weights.items()
+            }
 
 
 def _fit(
@@ -219,21 +216,24 @@ def _fit(
     first = group[0]
     probe, order, scratch = first.probe, np.random.default_rng(first.probe.seed), Scratch()
     dev_labels = [torch.tensor(probe.vocabulary_.encode(text)) for text in dev_texts]
-    training = group
-    with torch.random.fork_rng():
-        torch.manual_seed(probe.seed)  # for dropout
-        for epoch in range(probe.training.epochs):
+    training, n_epochs = group, probe.training.epochs
+    for epoch in range(n_epochs):
+        with torch.random.fork_rng():
+            torch.manual_seed(epoch_seed(probe.seed, epoch))  # for dropout
             for chosen in batch_order(first.train.lengths, probe.training.batch_size, order):
                 _step(training, epoch, chosen, scratch)
-            _score(training, dev_labels, dev_texts, scratch)
-            n_heads = sum(len(layer.active) for layer in training)
-            for layer in training:
-                layer.drop_finished(probe.training.patience)
-            n_ended = n_heads - sum(len(layer.active) for layer in training)
-            on_epoch(n_heads, n_ended * (probe.training.epochs - epoch - 1))
-            training = [layer for layer in training if layer.active]
-            if not training:
-                break
+        for layer in training:
+            layer.average.add(layer.weights)
+        _score(training, dev_labels, dev_texts, scratch)
+        n_heads = sum(len(layer.active) for layer in training)
+        for layer in training:
+            drop_slower([layer.runs[i] for i in layer.active], epoch + 1, n_epochs)
+            layer.drop_finished()
+        n_ended = n_heads - sum(len(layer.active) for layer in training)
+        on_epoch(n_heads, n_ended * (n_epochs - epoch - 1))
+        training = [layer for layer in training if layer.active]
+        if not training:
+            break
     return [(layer.name, layer.probe.conclude(layer.runs)) for layer in group]
 
 
@@ -258,13 +258,16 @@ def _logits(
     chosen: Sequence[int],
     scratch: Scratch,
 ) -> list[Tensor]:
-    """Return (batch, frame, rate, symbol) logits for each layer; see `_Layer.read`."""
+    """Return (batch, frame, rate, symbol) logits for each layer, of the averaged weights outside
+    training; see `_Layer.read`.
+    """
+    is_training = epoch is not None
     return stacked_logits(
         layers[0].probe.settings,
-        [layer.weights for layer in layers],
+        [layer.weights if is_training else layer.average.weights for layer in layers],
         [layer.read(own, epoch, chosen) for layer, own in zip(layers, rows, strict=True)],
         torch.tensor([len(item) for item in rows[0]]),
-        epoch is not None,
+        is_training,
         scratch,
     )
 

@@ -4,15 +4,16 @@
 `probe.heads.ctc.modules` defines the heads and `probe.heads.ctc.vocabulary` their symbols. The
 probe first concatenates ``join`` neighbouring frames, so that models with 10 ms frames are read at
 the 20 ms of the others. Greedy decoding takes the best symbol of each frame, merges repeats and
-drops blanks; `probe.heads.ctc.beam_search` is the alternative. Training halves the learning rate of
-an LSTM when the dev scores stop improving. The probe keeps the initial learning rate and the epoch
-with the lowest symbol error rate on dev.
+drops blanks; `probe.heads.ctc.beam_search` is the alternative.
+
+On little data the outcome of such a training hangs on the order of batches and even on rounding.
+`probe.heads.ctc.training_run` says what makes it stable. The probe keeps the learning rate and the
+epoch with the lowest symbol error rate on dev.
 """
 
-import copy
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -23,65 +24,10 @@ from probe.brief import brief
 from probe.errors import ProbeError
 from probe.heads.ctc.modules import LEARNING_RATES, CTCHead, HeadSettings
 from probe.heads.ctc.spec_augment import Masks, draw_masks
+from probe.heads.ctc.training_run import Average, TrainingRun, drop_slower, epoch_seed
 from probe.heads.ctc.vocabulary import BLANK, UNITS, Vocabulary, frames_needed, symbol_error_rates
 from probe.heads.linear.context import join_frames
 from probe.heads.linear.rows import Standardizer
-
-# Training halves the learning rate of an LSTM after this many epochs without an improvement of dev
-# errors or dev loss. Heads of single frames need large steps to the end: with smaller ones a linear
-# head settles at a worse CER.
-HALVE_AFTER = 4
-
-
-@dataclass
-class TrainingRun:
-    """The training with one learning rate, and its best epoch so far.
-
-    Attributes:
-        learning_rate: the initial learning rate.
-        metric: name of the dev error rate in a record's search.
-        error: the lowest dev error rate.
-        waited: number of epochs since dev errors or dev loss last improved.
-        diverged: whether the dev loss is no longer finite.
-        state: weights of the head at the best epoch.
-        halves: whether the learning rate is halved when the dev scores stop improving.
-        rate: learning rate of the next epoch.
-    """
-
-    learning_rate: float
-    metric: str = "dev_cer"
-    halves: bool = False
-    error: float = math.inf
-    epoch: int = 0
-    epochs: int = 0
-    dev_loss: float = math.inf
-    waited: int = 0
-    diverged: bool = False
-    state: dict[str, Tensor] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        self.rate = self.learning_rate
-
-    def add(self, error: float, dev_loss: float, state: Callable[[], dict[str, Tensor]]) -> None:
-        """Add an epoch and keep its ``state`` if it is the best."""
-        self.epochs += 1
-        self.waited = 0 if error < self.error or dev_loss < self.dev_loss else self.waited + 1
-        self.dev_loss = min(self.dev_loss, dev_loss)
-        self.diverged = not math.isfinite(dev_loss)
-        if error < self.error:
-            self.error, self.epoch, self.state = error, self.epochs, state()
-        if self.halves and self.waited and self.waited % HALVE_AFTER == 0:
-            self.rate /= 2
-
-    @property
-    def entry(self) -> dict[str, Any]:
-        """The run's entry in a record's search."""
-        return {
-            "learning_rate": self.learning_rate,
-            self.metric: self.error,
-            "epoch": self.epoch,
-            "epochs": self.epochs,
-        }
 
 
 @dataclass(frozen=True)
@@ -89,8 +35,8 @@ class CTCTraining:
     """How a `CTCProbe` trains its head.
 
     Attributes:
-        learning_rates: initial learning rates; the probe trains once with each and keeps the one
-            with the lowest dev error. Empty means `LEARNING_RATES` of the head.
+        learning_rates: initial learning rates, from which dev picks. Empty means `LEARNING_RATES`
+            of the head.
         epochs: the largest number of epochs.
         patience: training stops after this many epochs without an improvement of the dev error rate
             or the dev loss.
@@ -127,7 +73,8 @@ class CTCProbe:
     Attributes:
         vocabulary_: symbols of the training transcripts.
         search_: one entry per learning rate: ``learning_rate``, ``dev_cer`` (``dev_per`` for
-            phones), ``epoch`` (the best one), ``epochs`` (the number that ran).
+            phones), ``epoch`` (the best one), ``epochs`` (the number that ran); see
+            `probe.heads.ctc.training_run.TrainingRun`.
         chosen_: the entry with the lowest dev error.
         too_short_: positions of training utterances with fewer frames than their labels need;
             training leaves them out.
@@ -147,6 +94,9 @@ class CTCProbe:
         self.learning_rates = tuple(training.learning_rates or LEARNING_RATES[self.settings.head])
         self.separator = UNITS[units]
         self.metric = "dev_per" if units == "phones" else "dev_cer"
+        # Products of single frames cost little beside the loss, so float64 is affordable.
+        is_cheap = self.settings.head == "linear" and torch.device(device).type == "cpu"
+        self.dtype = torch.float64 if is_cheap else torch.float32
 
     def __repr__(self) -> str:
         state = (
@@ -162,10 +112,13 @@ class CTCProbe:
         texts: Sequence[str],
         dev_frames: Sequence[np.ndarray],
         dev_texts: Sequence[str],
-        on_epoch: Callable[[], Any] = lambda: None,
+        on_epoch: Callable[[int, int], Any] = lambda _n, _spared: None,
     ) -> "CTCProbe":
         """Train on utterances of (frame, dim) and their transcripts; choose the best epoch on the
         dev set.
+
+        Args:
+            on_epoch: see `probe.heads.ctc.all_layers.fit_groups`.
 
         Raises:
             ProbeError: no transcript has a symbol, or no utterance is long enough for its labels.
@@ -177,12 +130,25 @@ class CTCProbe:
         train: "Examples",
         dev: list[Tensor],
         dev_texts: Sequence[str],
-        on_epoch: Callable[[], Any] = lambda: None,
+        on_epoch: Callable[[int, int], Any] = lambda _n, _spared: None,
     ) -> "CTCProbe":
-        """Train one learning rate after the other on the result of `prepare`."""
-        return self.conclude(
-            [self._train(run, train, dev, dev_texts, on_epoch) for run in self.new_runs()]
-        )
+        """Train with all learning rates on the result of `prepare`, one after the other in each
+        epoch.
+        """
+        n_epochs = self.training.epochs
+        runs = self.new_runs()
+        trainings = [(run, self._epochs(run, train, dev, dev_texts)) for run in runs]
+        for epoch in range(n_epochs):
+            active = [run for run in runs if not run.has_ended]
+            if not active:
+                break
+            for run, training in trainings:
+                if not run.has_ended:
+                    next(training)
+            drop_slower(active, epoch + 1, n_epochs)
+            n_ended = sum(run.has_ended for run in active)
+            on_epoch(len(active), n_ended * (n_epochs - epoch - 1))
+        return self.conclude(runs)
 
     def prepare(
         self, frames: Sequence[np.ndarray], texts: Sequence[str], dev_frames: Sequence[np.ndarray]
@@ -223,7 +189,7 @@ class CTCProbe:
     def new_runs(self) -> list[TrainingRun]:
         """Return a training run for each learning rate."""
         return [
-            TrainingRun(rate, self.metric, self.settings.head == "bilstm")
+            TrainingRun(rate, self.training.epochs, self.training.patience, self.metric)
             for rate in self.learning_rates
         ]
 
@@ -247,7 +213,7 @@ class CTCProbe:
         of_utterance: dict[int, Tensor] = {}
         for positions, logits in self._logits(self.model_, self._joined(frames)):
             for i, values in zip(positions, logits, strict=True):
-                of_utterance[i] = values.log_softmax(1).cpu()
+                of_utterance[i] = values.log_softmax(1).float().cpu()
         return [of_utterance[i] for i in range(len(frames))]
 
     @property
@@ -263,9 +229,8 @@ class CTCProbe:
         """Return an untrained head, which is always the same for a seed."""
         with torch.random.fork_rng():
             torch.manual_seed(self.seed)
-            return CTCHead(self.settings, len(self.standardizer_.mean), self.vocabulary_.size).to(
-                self.device
-            )
+            head = CTCHead(self.settings, len(self.standardizer_.mean), self.vocabulary_.size)
+        return head.to(self.device, self.dtype)
 
     def masks(
         self, epoch: int, utterances: Sequence[int], lengths: Sequence[int], dim: int
@@ -287,38 +252,32 @@ class CTCProbe:
         return [self._tensor(join_frames(rows, self.settings.join)) for rows in frames]
 
     def _tensor(self, rows: np.ndarray) -> Tensor:
-        return torch.from_numpy(self.standardizer_.apply(rows)).to(self.device)
+        return torch.from_numpy(self.standardizer_.apply(rows)).to(self.device, self.dtype)
 
-    def _train(
-        self,
-        run: TrainingRun,
-        train: "Examples",
-        dev: list[Tensor],
-        dev_texts: Sequence[str],
-        on_epoch: Callable[[], Any],
-    ) -> TrainingRun:
-        """Train one learning rate with Adam on the mean CTC loss per utterance, with gradient
-        clipping, halving of the rate and early stopping on dev.
+    def _epochs(
+        self, run: TrainingRun, train: "Examples", dev: list[Tensor], dev_texts: Sequence[str]
+    ) -> Iterator[None]:
+        """Train an epoch of one learning rate each time, with Adam on the mean CTC loss per
+        utterance and gradient clipping, and score the averaged weights on dev.
         """
-        model = self.new_head()
+        model, averaged = self.new_head(), self.new_head()
+        average = Average(dict(averaged.named_parameters()))
         optimizer = torch.optim.Adam(model.parameters(), lr=run.rate)
         order = np.random.default_rng(self.seed)
         dev_labels = [torch.tensor(self.vocabulary_.encode(text)) for text in dev_texts]
-        with torch.random.fork_rng():
-            torch.manual_seed(self.seed)
-            for epoch in range(self.training.epochs):
-                model.train()
+        for epoch in range(self.training.epochs):
+            for group in optimizer.param_groups:
+                group["lr"] = run.rate
+            model.train()
+            with torch.random.fork_rng():
+                torch.manual_seed(epoch_seed(self.seed, epoch))  # for dropout
                 for chosen in batch_order(train.lengths, self.training.batch_size, order):
                     self._step(model, optimizer, train, chosen, epoch)
-                texts, dev_loss = self._decode(model, dev, dev_labels)
-                (error,) = symbol_error_rates(dev_texts, [texts], self.separator)
-                run.add(error, dev_loss, lambda: copy.deepcopy(model.state_dict()))
-                on_epoch()
-                for group in optimizer.param_groups:
-                    group["lr"] = run.rate
-                if run.waited >= self.training.patience or run.diverged:
-                    break
-        return run
+            average.add(dict(model.named_parameters()))
+            texts, dev_loss = self._decode(averaged, dev, dev_labels)
+            (error,) = symbol_error_rates(dev_texts, [texts], self.separator)
+            run.add(error, dev_loss, lambda: average.state())
+            yield
 
     def _step(
         self,

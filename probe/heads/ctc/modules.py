@@ -16,7 +16,11 @@ from probe.errors import ProbeError
 from probe.heads.ctc.spec_augment import Masks
 
 # The learning rates of each head, unless a task names its own.
-LEARNING_RATES = {"linear": (1e-1, 5e-2), "mlp": (1e-2, 3e-3), "bilstm": (3e-3,)}
+LEARNING_RATES = {
+    "linear": (3e-1, 1e-1, 3e-2),
+    "mlp": (1e-2, 3e-3, 1e-3),
+    "bilstm": (1e-2, 3e-3, 1e-3),
+}
 HEADS = tuple(LEARNING_RATES)
 ACTIVATIONS = {"relu": torch.relu, "none": lambda values: values}
 MOST_HIDDEN = 1024

@@ -191,7 +191,8 @@ def domains_figure(rows: pd.DataFrame, width: str = "double") -> "Figure":
 def _domain_map(title: str, cells: pd.DataFrame, ends: tuple[float, float]) -> HeatMap:
     layer = cells.dropna(subset="layer").groupby("train_domain")["layer"].first()
     metric = metric_of(cells["metric"].iloc[0])
-    value, end = (metric.decimals(0), metric.decimals(0)) if metric.of_numbers else (1, 0)
+    as_it_is = metric.of_numbers or metric.is_cost
+    value, end = (metric.decimals(0), metric.decimals(0)) if as_it_is else (1, 0)
     texts = cells["value"].map(f"{{:.{value}f}}".format)
     interval = cells["low"].map(f"\n{{:.{end}f}}".format)
     interval += cells["high"].map(f"–{{:.{end}f}}".format)

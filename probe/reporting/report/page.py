@@ -25,12 +25,14 @@ from probe.files import write_atomically
 from probe.measures.metrics import CODELENGTH, metric_of
 from probe.records import ACROSS_CONDITIONS, PER_FOLD, QUESTION
 from probe.reporting.layer_choices import how_sure
-from probe.reporting.losses import WORST, Losses
+from probe.reporting.layer_statements import curves_of_records, curves_of_similarity, verdicts
+from probe.reporting.losses import Losses
 from probe.reporting.report.confusions import confusions
 from probe.reporting.report.repeat_commands import commands, in_order
 from probe.reporting.report.summary import answers, baselines, headline, near_chance
 from probe.reporting.report.utterances import error_rows, outcome_faults
 from probe.reporting.scores import BASELINES, Scores, with_all_labels
+from probe.reporting.tables.similarity_tables import read_similarity
 from probe.reporting.text import one_line, trained_on
 from probe.version import __version__
 
@@ -107,14 +109,14 @@ def content(
     records = Scores.of(records, all_heads=True).records
     scores = Scores(records[records["headline"]])
     rows = scores.chosen()
-    conditions = Losses(scores, "").chosen
+    conditions = Losses(scores).chosen
     is_main = conditions[["task", "metric"]].apply(tuple, axis=1).isin(_main_metrics(records))
-    conditions = conditions[is_main & (conditions["condition"] != WORST)]
+    conditions = conditions[is_main]
     errors, faults = pd.DataFrame(), []
     if outcomes:
         errors = pd.DataFrame(error_rows(folders, set(records["file"]) - {""} or None))
         faults = [one_line(line) for line in outcome_faults(folders)]
-    questions = _questions(rows)
+    questions, layers = _questions(rows), scores.layers(marked=False)
     entries = answers(rows)
     return {
         "version": __version__,
@@ -127,7 +129,8 @@ def content(
         "headline": headline(entries),
         "answers": entries,
         "scores": _scores(rows, questions),
-        "curves": _curves(scores.layers(marked=False), questions),
+        "curves": _curves(layers, questions),
+        "statements": _statements(layers, scores.specs, folders),
         "conditions": _conditions(conditions),
         "sampling": _sampling(scores),
         "domains": _domains(scores.domains()),
@@ -229,6 +232,18 @@ def _curves(rows: pd.DataFrame, questions: pd.DataFrame) -> list[dict[str, Any]]
                 about["likely"] = np.flatnonzero(group["in_layer_set"]).tolist()
             curves.append(about)
     return curves
+
+
+def _statements(layers: pd.DataFrame, specs: Mapping[str, str], folders: Sequence[Path]) -> Columns:
+    """What publications say of these layers, and whether it holds."""
+    curves = curves_of_records(layers, specs)
+    compared = [
+        folder / "similarity" for folder in folders if any(folder.glob("similarity/*.json"))
+    ]
+    if compared:
+        curves += curves_of_similarity(read_similarity(*compared))
+    rows = verdicts(curves)
+    return _texts(rows, list(map(str, rows))) if len(rows) else {}
 
 
 def _main_metrics(records: pd.DataFrame) -> list[tuple[str, str]]:

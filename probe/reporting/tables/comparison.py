@@ -257,10 +257,13 @@ def to_markdown(comparison: Comparison) -> str:
 
 def _head(rows: pd.DataFrame) -> str:
     """What the numbers of the table are."""
-    if not any(metric_of(metric).of_numbers for metric in rows["metric"].unique()):
-        return HEAD
-    units = "(codelengths in bits, ccc, correlations and r2 as they are, mae in the label's unit)"
-    return HEAD.replace("(codelengths in bits)", units)
+    known = [metric_of(metric) for metric in rows["metric"].unique()]
+    units = "codelengths in bits"
+    if any(one.is_cost for one in known):
+        units += ", minDCF and Cllr as they are"
+    if any(one.of_numbers for one in known):
+        units += ", ccc, correlations and r2 as they are, mae in the label's unit"
+    return HEAD.replace("codelengths in bits", units)
 
 
 def _changes_page(changes: list[dict[str, Any]]) -> str:

@@ -115,7 +115,8 @@ def _layer_columns(cells: list[dict[Hashable, Any]]) -> Cells:
     columns["chosen in %"] = [
         Cell(percent(row["layer_share"]), value=row["layer_share"]) for row in cells
     ]
-    for head, (name, form) in SHAPE.items():
+    known = {head: of for head, of in SHAPE.items() if cells and of[0] in cells[0]}
+    for head, (name, form) in known.items():
         columns[head] = [
             Cell(DASH if math.isnan(value) else form.format(value).removesuffix("%"), value=value)
             for value in (row[name] for row in cells)
