@@ -21,7 +21,7 @@ import pandas as pd
 from probe.brief import brief, counted
 from probe.errors import ProbeError, listed
 from probe.measures.comparison import paired_difference
-from probe.measures.counts import several
+from probe.measures.counts import as_often, several
 from probe.measures.metrics import CODELENGTH, metric_of
 from probe.measures.uncertainty import FEW_BLOCKS, Method, interval
 from probe.model_names import RANDOM, unrevised
@@ -147,8 +147,9 @@ class Scores:
 
         Values are floats, NaN where there is no finite one. Intervals are computed from the counts,
         whatever version wrote them; dev scores have none. Besides the fields of a record
-        there are ``chosen_layer`` (missing without a dev score), ``n_seeds``, ``seed_sd``, and ``few``: whether
-        the blocks are fewer than `FEW_BLOCKS`, so that the interval is approximate.
+        there are ``chosen_layer`` (missing without a dev score), ``n_seeds``, ``seed_sd`` (the
+        standard deviation over seeds), and ``few``: whether the blocks are fewer than `FEW_BLOCKS`,
+        so that the interval is approximate.
         """
         merged = _over_seeds(self.records)
         ends = [self._ends(row) for row in _dicts(merged, FOR_ENDS)]
@@ -339,8 +340,8 @@ def seed_notes(rows: pd.DataFrame) -> list[str]:
 
 
 def _over_seeds(records: pd.DataFrame) -> pd.DataFrame:
-    """One record for each score, with ``n_seeds`` and ``seed_sd``, the standard deviation over them;
-    ``value`` is their mean, ``counts`` those of all.
+    """One record for each score, with ``n_seeds`` and ``seed_sd``; ``value`` is the mean over
+    seeds, ``counts`` those of all.
 
     A value that one seed does not have is missing, and a note names the seed. Seeds that were
     scored on different utterances (dev trials that are drawn by the seed, say) have a mean but no
@@ -445,7 +446,8 @@ def _controls(score: Row, cell: Sequence[Row]) -> Row:
     values = {control: row["value"] for control, row in controls.items()}
     if "types" in controls and not pd.isna(score["value"]):
         types = controls["types"]["counts"]
-        gain = paired_difference(score["counts"], types, score["metric"])
+        own = as_often(score["counts"], types)
+        gain = paired_difference(own, types, score["metric"])
         values |= {
             "selectivity": gain.difference,
             "selectivity_low": gain.low,

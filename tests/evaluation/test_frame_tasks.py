@@ -282,7 +282,9 @@ def test_types_tell_a_layer_that_knows_them_from_one_that_knows_the_label(tmp_pa
     assert min(real["label"].value, real["word"].value, control["word"].value) > 0.97
     assert control["label"].value < 0.75  # six words share a label, and draw one of four each
     frames = control["word"].n
-    assert control["word"].note == f"{frames} of {frames} frames are of types that training has"
+    assert control["word"].note == (
+        f"{frames} of {frames} frames are of types that training has; mean of 5 draws"
+    )
     assert real["word"].note == ""
 
 

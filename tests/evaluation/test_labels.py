@@ -133,7 +133,14 @@ def test_an_online_code_is_shorter_where_a_layer_holds_the_labels(records: list[
         assert sum(part["bits"] for part in code.curve) / 48 == pytest.approx(code.value)
         assert sum(part["n"] for part in code.curve) == 48
         assert code.low < code.value < code.high
-        assert code.note == "4 classes: 2.00 bits by the uniform code"
+        assert code.chosen["total_kbit"] == pytest.approx(48 * code.value / 1000)
+        assert code.chosen["compression"] == pytest.approx(2 / code.value)
+        assert 0 < code.chosen["order_sd"] < 1
+        assert code.note == (
+            "4 classes: 2.00 bits by the uniform code, compression "
+            f"{code.chosen['compression']:.2f}; {code.chosen['total_kbit']:.3g} kbit in total; "
+            f"standard deviation over 5 orders {code.chosen['order_sd']:.2f} bits"
+        )
     assert codes["1"].value < 0.7 * codes["0"].value
 
 

@@ -51,17 +51,8 @@ LEFT_OUT_IF_ALL = {
     "seed sd": DASH,
     "note": "",
 } | dict.fromkeys([*OTHER_SCORES, *SHAPE], DASH)
-ALIGNED_RIGHT = {
-    "layer",
-    INTERVAL,
-    SCORE_INTERVAL,
-    *OTHER_SCORES,
-    "n",
-    "blocks",
-    "seeds",
-    "seed sd",
-    *SHAPE,
-}
+NUMBERS = ("n", "blocks", "seeds", "seed sd")
+ALIGNED_RIGHT = {"layer", INTERVAL, SCORE_INTERVAL, *OTHER_SCORES, *NUMBERS, *SHAPE}
 
 
 def to_markdown(rows: pd.DataFrame, layers: bool) -> str:
