@@ -22,8 +22,9 @@ if TYPE_CHECKING:
     from probe.data.overview import overview
     from probe.demo import demo
     from probe.errors import ProbeError
-    from probe.evaluation.layer_similarity import Comparing, similarity
+    from probe.evaluation.layer_similarity import similarity
     from probe.evaluation.run import Training, run
+    from probe.evaluation.similarity_sides import Comparing
     from probe.evaluation.trial_lists import Scope
     from probe.extraction.extract import extract
     from probe.extraction.settings import Decoding, Extracting, Running, Storing
@@ -45,7 +46,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "CTCProbe": "probe.heads.ctc.ctc_probe",
     "CTCTraining": "probe.heads.ctc.ctc_probe",
-    "Comparing": "probe.evaluation.layer_similarity",
+    "Comparing": "probe.evaluation.similarity_sides",
     "Decoding": "probe.extraction.settings",
     "Extracting": "probe.extraction.settings",
     "HeadSettings": "probe.heads.ctc.modules",

@@ -11,15 +11,16 @@ Counts come in four forms, told apart by their keys:
   ``denominator``, one entry a block;
 * trials (EER, minDCF): ``block``, and one entry a trial in ``enroll`` and ``test`` (positions in
   ``block``), ``target`` (0 or 1) and ``rank`` (dense rank of the score, ascending). The EER depends
-  on the scores through their ranks only, so nothing is lost;
+  on the scores through their ranks only, so nothing is lost; those of Cllr have also ``score``,
+  one entry a rank, and ``calibration``, slope and offset of the log-likelihood ratio;
 * moments of true and predicted numbers (concordance, correlations), see
   `probe.measures.block_sums.moment_counts`;
 * influences (averages over tags), see `probe.measures.counts.influence_counts`;
 * classes (averages over classes), see `probe.measures.block_sums.class_counts`.
 
-On disk the columns in `PACKED` are text: base64 of zlib of little-endian int32 or float64; one that
-stood in an earlier line of the file already (the list is the same for every layer, the ranks for
-every metric) is written as `SAME` and 16 digits of that text's sha256.
+On disk the columns in `PACKED` are text: base64 of zlib of little-endian int32, float32 or float64;
+one that stood in an earlier line of the file already (the list is the same for every layer, the
+ranks for every metric) is written as `SAME` and 16 digits of that text's sha256.
 """
 
 import base64
@@ -66,6 +67,8 @@ SINCE_4: dict[str, Any] = {
 # Fields that a line has only where they are not empty, with the value that is left out.
 OPTIONAL: dict[str, Any] = {"folds": [], "audio_sha256": ""}
 OWN_HEAD = "own-ctc"
+OWN_HEAD_BEAM = "own-ctc-beam"  # the same with a beam search
+OWN_HEADS = (OWN_HEAD, OWN_HEAD_BEAM)
 # Names that stand where a layer's does.
 WEIGHTED = "weighted"  # a learned sum of all layers
 PER_FOLD = "per-fold"  # of a task with folds: the layer that each of them chose
@@ -90,8 +93,8 @@ class Record:
         final_layer: the layer that holds the model's final output, ``final`` or, in post-LN models,
             the last block's; empty where the store does not have it or the model has none.
         head: what was trained or the scoring backend: ``linear``, ``ctc-bilstm``,
-            ``cosine-standardised`` ...; `OWN_HEAD` is the checkpoint's own, which stands beside the
-            probes as a reference.
+            ``cosine-standardised`` ...; `OWN_HEADS` are the checkpoint's own, which stand beside
+            the probes as a reference.
         task, task_version, kind: the question and its kind.
         corpus: name of the manifest.
         condition: what was done to the audio that the score is of; `SEVERAL` for a score over
@@ -236,6 +239,7 @@ PACKED = {
     **dict.fromkeys(("at", "true_class", "predicted_class", "n"), "<i4"),
     **dict.fromkeys(("truth", "predicted", "truth_squares"), "<f8"),
     **dict.fromkeys(("predicted_squares", "products"), "<f8"),
+    "score": "<f4",
 }
 SAME = "sha256:"
 # Records that agree in these are answers to one question.

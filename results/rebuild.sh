@@ -10,7 +10,7 @@ equal() { "${PYTHON:-python}" benchmarks/equality.py --from "$features" --to res
 extract() { probe extract --model "$model" --corpus "$speech/$1.csv" --to "$features" "${@:2}"; }
 ask() { probe run "$1" --corpus "$speech/$2.csv" --model "$model" --from "$features" --to results "${@:3}"; }
 verify() { ask "$1" speakers_disjoint --trials "$speech/trials_test.csv" --dev-trials "$speech/trials_dev.csv" "${@:2}"; }
-moved() { probe similarity --model "$model" --corpus "$speech/speakers_disjoint.csv" --from "$features" --to results "$@" >/dev/null; }
+moved() { probe similarity --model "$model" --corpus "$speech/speakers_disjoint.csv" --from "$features" --to results --in-sample "$@" >/dev/null; }
 
 noise="noise:files=$speech/noise/doing_the_dishes.flac"
 loud=(--condition "$noise@20dB" --condition "$noise@10dB" --condition "$noise@0dB" --condition telephone)

@@ -29,8 +29,9 @@ from probe.data.conditions.audition import listen
 from probe.demo import demo
 from probe.errors import ProbeError
 from probe.evaluation import run as evaluation_run
-from probe.evaluation.layer_similarity import Comparing, similarity
+from probe.evaluation.layer_similarity import similarity
 from probe.evaluation.run import Training
+from probe.evaluation.similarity_sides import Comparing
 from probe.evaluation.trial_lists import Scope
 from probe.extraction.extract import extract
 from probe.extraction.settings import Decoding, Running, Storing

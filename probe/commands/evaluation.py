@@ -43,8 +43,8 @@ from probe.commands.printing import (
 )
 
 if TYPE_CHECKING:
-    from probe.evaluation.layer_similarity import Comparing
     from probe.evaluation.run import Training
+    from probe.evaluation.similarity_sides import Comparing
     from probe.evaluation.tasks import Task
     from probe.evaluation.trial_lists import Scope
     from probe.extraction.settings import Extracting
@@ -211,7 +211,7 @@ def _compared(
 
 
 def _comparing(**values: Any) -> "Comparing":
-    from probe.evaluation.layer_similarity import Comparing
+    from probe.evaluation.similarity_sides import Comparing
 
     return Comparing(**values)
 
@@ -258,9 +258,26 @@ def _comparing(**values: Any) -> "Comparing":
     option(
         "--view",
         metavar="VIEW",
-        default="frames",
-        show_default=True,
-        help="View to compare: frames, mean, meanstd or segments:n.",
+        help="Rows: frames (the default), mean, meanstd or segments:n; with --labels interval (the "
+        "default), the mean of each labelled interval, or interval:third, of its middle third.",
+    ),
+    option(
+        "--labels",
+        type=PATH,
+        metavar="PATH",
+        help="Labels over time, as for `probe run`: compare layers with them.",
+    ),
+    option(
+        "--tier",
+        metavar="NAME",
+        help="Tier or column of --labels, such as words (default: phones).",
+    ),
+    option(
+        "--vectors",
+        type=PATH,
+        metavar="FILE",
+        help="Compare layers with these vectors of the labels: NAME.npy with the labels in "
+        "NAME.txt, or text lines as GloVe's.",
     ),
     option(
         "--sample",
@@ -269,8 +286,9 @@ def _comparing(**values: Any) -> "Comparing":
         default=20_000,
         show_default=True,
         metavar="N",
-        help="Number of rows for CKA and PWCCA.",
+        help="Number of rows for all measures but cosine and distance.",
     ),
+    option("--in-sample", is_flag=True, help="Take PWCCA on the rows that it is fitted to, too."),
     layers_option,
     seed_option,
     memory_option,
@@ -284,11 +302,12 @@ def similarity(
     conditions: tuple[str, ...],
     comparing: "Comparing",
 ) -> None:
-    """Measure how similar layers are across conditions and models.
+    """Measure how similar layers are to each other, to other models, or to labels.
 
-    The measures are cosine and relative distance of frames, and CKA and PWCCA of layers. Compare
-    clean features with each --condition, a model with another (--against, both under the
-    condition), or the layers of one model with each other.
+    The measures are cosine and relative distance of frames, CKA and CCA of layers, and with labels
+    the mutual information. Compare clean features with each --condition, a model with another
+    (--against, both under the condition), layers with labelled phones or words (--labels) or with
+    vectors of these (--vectors), or the layers of one model with each other.
 
     \b
     Examples:
@@ -296,12 +315,17 @@ def similarity(
           --condition noise:babble@10dB
       probe similarity --model M --corpus corpus.csv --from features/ --to out/ \\
           --against fbank
+      probe similarity --model M --corpus corpus.csv --from features/ --to out/ \\
+          --labels phones.csv --view interval:third
+      probe similarity --model M --corpus corpus.csv --from features/ --to out/ \\
+          --labels aligned/ --tier words --vectors glove.6B.300d.txt
     """
     from probe.data.corpus import load_corpus
     from probe.evaluation.layer_similarity import similarity as compare
     from probe.reporting.tables.similarity_tables import (
         read_similarity,
         similarity_markdown,
+        statements_markdown,
         write_similarity,
     )
 
@@ -317,7 +341,8 @@ def similarity(
             comparing=comparing,
         )
     ]
-    click.echo(similarity_markdown(read_similarity(*written)), nl=False)
+    frame = read_similarity(*written)
+    click.echo(similarity_markdown(frame) + statements_markdown(frame), nl=False)
     print_files([*written, *write_similarity(to / "similarity")])
 
 

@@ -227,3 +227,15 @@ def batches(
         size += own
     if batch:
         yield batch
+
+
+def stored_rows(
+    features: Features, layer: str, utterances: Sequence[Utterance], n_bytes: int
+) -> Iterator[tuple[int, np.ndarray]]:
+    """The position and the (row, dim) of each utterance in one layer, read in batches of at most
+    ``n_bytes``.
+    """
+    keyed = features.keyed
+    for positions in batches(features, utterances, features.store.layers[layer], n_bytes):
+        arrays = features.stored_rows(layer, [keyed[utterances[i].key] for i in positions])
+        yield from zip(positions, arrays, strict=True)

@@ -77,6 +77,11 @@ class Problem:
     place: str = ""
     excluded: Mapping[str, int] = field(default_factory=dict)
 
+    @property
+    def rows(self) -> list[Utterance]:
+        """All utterances, of every part."""
+        return [*self.train, *self.dev, *(row for part in self.tests.values() for row in part)]
+
     def tallies(self, excluded: Counter[str]) -> dict[str, Counter[str]]:
         """Test set -> where what is left out of it is counted: an utterance counts once, under
         whatever conditions it is heard.

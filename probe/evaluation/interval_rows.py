@@ -8,7 +8,7 @@ The labels are read when the task is run, so a store of frames serves every set 
 
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from probe.data.corpus import Utterance
@@ -30,12 +30,7 @@ def intervals_as_rows(problem: Problem, settings: TimeLabelSettings) -> Problem:
     spans = problem.intervals.spans
 
     def rows(utterances: Sequence[Utterance]) -> list[Utterance]:
-        return [
-            row
-            for item in utterances
-            if item.key in spans
-            for row in _rows(item, spans[item.key], settings)
-        ]
+        return list(labelled_rows(utterances, spans, settings))
 
     parts = (problem.train, problem.dev, *problem.tests.values())
     without = {item.key for part in parts for item in part if item.key not in spans}
@@ -49,8 +44,28 @@ def intervals_as_rows(problem: Problem, settings: TimeLabelSettings) -> Problem:
     )
 
 
+def labelled_rows(
+    utterances: Iterable[Utterance],
+    spans: Mapping[str, Spans],
+    settings: TimeLabelSettings,
+    third: bool = False,
+) -> list[LabelledInterval]:
+    """The labelled intervals of the utterances that have some; an ignored label is empty.
+
+    Args:
+        spans: key -> intervals.
+        third: whether a row is the middle third of its interval.
+    """
+    return [
+        row
+        for item in utterances
+        if item.key in spans
+        for row in _rows(item, spans[item.key], settings, third)
+    ]
+
+
 def _rows(
-    utterance: Utterance, spans: Spans, settings: TimeLabelSettings
+    utterance: Utterance, spans: Spans, settings: TimeLabelSettings, third: bool
 ) -> list[LabelledInterval]:
     shared = {name: getattr(utterance, name) for name in Utterance.__dataclass_fields__}
     rows = []
@@ -59,6 +74,8 @@ def _rows(
         columns = {LABEL: "" if settings.ignores(label) else label}
         if settings.types:
             columns[settings.types] = spans.types[i]
+        if third:
+            start_s, end_s = start_s + (end_s - start_s) / 3, end_s - (end_s - start_s) / 3
         changed = {
             "key": f"{utterance.key}#t={start_s:.6g},{end_s:.6g}",
             "duration_s": end_s - start_s,
@@ -69,8 +86,8 @@ def _rows(
     return rows
 
 
-def with_intervals(features: Features, problem: Problem) -> Features:
-    """The mean of the frames of each interval of a problem.
+def with_intervals(features: Features, rows: Iterable[Utterance]) -> Features:
+    """The same features with the mean of the frames of each labelled interval among the rows.
 
     Args:
         features: frames of layers that stand alike, see `Features.on_grids`.
@@ -78,7 +95,6 @@ def with_intervals(features: Features, problem: Problem) -> Features:
     first_s = first_centre_s(features)
     parts = {
         (row.condition, row.key): _part(features, row, first_s)
-        for rows in (problem.train, problem.dev, *problem.tests.values())
         for row in rows
         if isinstance(row, LabelledInterval)
     }

@@ -391,7 +391,7 @@ def _scores(task: Task[Any], problem: Problem, features: Features) -> list[Score
     for number, part in enumerate(grids):
         problem.progress.begin()
         if task.has_intervals:
-            part = with_intervals(part, problem)
+            part = with_intervals(part, problem.rows)
         fitted = part.fitted_on(_fitting(task, problem))
         place = problem.place + (f"grid {number}: " if number else "")
         of_part = described(task.kind.run(task, replace(problem, place=place), fitted), fitted)

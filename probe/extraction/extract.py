@@ -197,6 +197,9 @@ def extract(
         store = create_store(root, name, recipe, environment_of(encoder))
         if certificate is not None and store.certificate != certificate:
             store.write_certificate(certificate)
+        head = getattr(encoder, "ctc_head", None) if storing.ctc else None
+        if head is not None and store.ctc_head is None:
+            store.write_ctc_head(head)
         for decoder in decoders:
             stack.enter_context(decoder)
         rest_bytes = running.memory_bytes - SHARDS_BYTES

@@ -193,7 +193,11 @@ def _restricted(counts: Counts, inside: NDArray[np.bool_], metric: str) -> Count
     if not 0 < n_others < len(target) or why_too_short(metric, n_others):
         return None
     block = [name for name, kept in zip(counts["block"], inside, strict=True) if kept]
-    return {"block": block, "enroll": enroll, "test": test, "target": target, "rank": rank}
+    used, dense = np.unique(rank, return_inverse=True)
+    part = {"block": block, "enroll": enroll, "test": test, "target": target, "rank": dense}
+    if "score" in counts:
+        part |= {**counts, **part, "score": np.asarray(counts["score"])[used]}
+    return part
 
 
 def _spreads_of_random_groups(

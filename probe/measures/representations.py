@@ -20,6 +20,7 @@ two independent Gaussian sets the mean squared correlation is d / (n - 1), d the
 Intervals come from a jackknife over groups of blocks: each group is left out once (rows are centred
 and directions fitted anew), the standard error is sqrt((G - 1) / G sum_g (v_g - mean)^2), and the
 interval is value +- t * se with t of Student's distribution with G - 1 degrees of freedom, 95 %.
+There is none of fewer groups than scores need blocks (`probe.measures.uncertainty`).
 """
 
 from collections.abc import Sequence
@@ -32,6 +33,7 @@ from scipy.special import stdtrit
 from torch import Tensor
 
 from probe.errors import ProbeError
+from probe.measures.uncertainty import FEWEST_BLOCKS
 
 EPSILON = 1e-6
 LEAST_RATIO, SAFE_RATIO = 4, 10  # rows per dimension of the wider side
@@ -45,7 +47,7 @@ class Estimate:
 
     Attributes:
         value: None where it is not defined (a side does not vary) or refused (too few rows).
-        low, high: None where there are fewer than two groups, or too few rows without one of them.
+        low, high: None where groups are too few, or rows without one of them.
         chance: what independent data of this size would give at most; None where that is 0.
     """
 
@@ -187,7 +189,7 @@ def compare(x: Sample, y: Sample, with_pwcca: bool = True) -> Comparison:
     if len(x.values) < LEAST_ROWS:
         raise ProbeError(f"{len(x.values)} rows: expected {LEAST_ROWS} or more.")
     products = products_left(x, y)
-    cka = _estimate([_cka(x, y, index, product) for index, product in enumerate(products)])
+    cka = estimate_of([_cka(x, y, index, product) for index, product in enumerate(products)])
     width = max(x.width, y.width)
     if not with_pwcca or not enough_rows(len(x.values), width):
         return Comparison(cka, Estimate(None), Estimate(None))
@@ -197,7 +199,8 @@ def compare(x: Sample, y: Sample, with_pwcca: bool = True) -> Comparison:
     ranks = [len(side.axes[0][1]) for side in (x, y)]
     chance = min(1.0, (max(ranks) / (len(x.values) - 1)) ** 0.5)
     one, other = (
-        _estimate([pair[side] for pair in pairs], chance if min(ranks) else None) for side in (0, 1)
+        estimate_of([pair[side] for pair in pairs], chance if min(ranks) else None)
+        for side in (0, 1)
     )
     if x.width == y.width:
         return Comparison(cka, one, other)
@@ -237,11 +240,11 @@ def _pwcca(x: Sample, y: Sample, index: int, products: Tensor) -> tuple[float | 
     return one, other
 
 
-def _estimate(values: Sequence[float | None], chance: float | None = None) -> Estimate:
-    """The first value, with an interval from the others, each without one group."""
+def estimate_of(values: Sequence[float | None], chance: float | None = None) -> Estimate:
+    """The first value, with a jackknife interval from the others, each without one group."""
     value, *left_out = values
     known = [item for item in left_out if item is not None]
-    if value is None or len(known) < max(2, len(left_out)):
+    if value is None or len(known) < max(FEWEST_BLOCKS, len(left_out)):
         return Estimate(value, chance=chance)
     n = len(known)
     error = np.sqrt((n - 1) * np.var(known))

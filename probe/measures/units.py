@@ -10,6 +10,9 @@ and a unit z; all are fractions, and higher is better:
 
 The probabilities are frequencies in the frames that are scored. The phone purity and the PNMI of
 more units are never lower on average, so only equal numbers of units can be compared.
+
+MI-phone and MI-word (Pasad et al. 2021, arXiv 2107.04734) are the PNMI of labelled intervals, with
+units that were fitted to other rows (`held_out_information`).
 """
 
 from collections.abc import Sequence
@@ -20,8 +23,11 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.cluster import MiniBatchKMeans
 
+from probe.measures.representations import Estimate, estimate_of
+
 Ints = NDArray[np.int64]
 BATCH_ROWS = 10_000  # HuBERT's
+N_SHUFFLES = 10  # of the labels, for the chance level of the information
 ROUNDING = 1e-12  # keeps the mean of information from being above 1 by rounding
 
 
@@ -75,3 +81,49 @@ def score_units(units: Ints, labels: Sequence[str]) -> UnitScores:
     return UnitScores(
         joint.argmax(axis=1)[z] == y, joint.argmax(axis=0)[y] == z, np.asarray(information[z])
     )
+
+
+def held_out_information(
+    rows: np.ndarray,
+    labels: Sequence[str],
+    parts: Ints,
+    n_units: int,
+    bounds: Sequence[int],
+    seed: int,
+) -> Estimate:
+    """The share of the entropy of labels that units remove which were fitted to other rows.
+
+    The rows of even parts have units that were fitted to the rows of odd parts, and the other way
+    round; the value is the mean of both. ``chance`` is the value of shuffled labels with the same
+    units: counting finds information in any table with few rows for each cell.
+
+    Args:
+        rows: (row, dim) float.
+        labels, parts: (row,) of each row.
+        bounds: (group + 1,) of the groups of rows that a jackknife over the scored rows leaves out;
+            the units stay as they are.
+    """
+    y, groups = np.asarray(labels), np.repeat(np.arange(len(bounds) - 1), np.diff(bounds))
+    generator = np.random.default_rng([seed, len(y)])
+    values, chances = [], []
+    for half in (0, 1):
+        scored = parts % 2 == half
+        units = fit_units(rows[~scored], n_units, seed).predict(rows[scored].astype(np.float32))
+        of_rows, of_groups = y[scored], groups[scored]
+
+        left_out = [of_groups != group for group in range(len(bounds) - 1)]
+        values.append(
+            [
+                _information(units, of_rows),
+                *(_information(units[kept], of_rows[kept]) for kept in left_out),
+            ]
+        )
+        shuffles = [generator.permutation(of_rows) for _ in range(N_SHUFFLES)]
+        chances.append(np.mean([_information(units, labels) for labels in shuffles]))
+    return estimate_of([*map(float, np.mean(values, axis=0))], float(np.mean(chances)))
+
+
+def _information(units: Ints, labels: np.ndarray) -> float:
+    if not len(units):
+        return 0.0
+    return float(score_units(units, labels.tolist()).information.mean())

@@ -22,6 +22,7 @@ import copy
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -66,6 +67,16 @@ class TransformersEncoder:
     @property
     def _final_norm(self) -> Any:
         return self.model.encoder.layer_norm
+
+    @property
+    def ctc_head(self) -> np.ndarray | None:
+        """(symbol, dim + 1) float32, the weights of the CTC head with the bias behind each row;
+        None where there is no head.
+        """
+        if self._head is None:
+            return None
+        weights = torch.cat([self._head.weight, self._head.bias[:, None]], dim=1)
+        return np.asarray(weights.detach().float().cpu().numpy())
 
     @property
     def frame_rate_hz(self) -> float:

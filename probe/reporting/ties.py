@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from probe.measures.confidence_set import LEVEL, confidence_set
 from probe.measures.counts import utterances_of
 from probe.measures.metrics import metric_of
-from probe.records import COMBINED, OWN_HEAD, QUESTION, SCORE
+from probe.records import COMBINED, OWN_HEADS, QUESTION, SCORE
 
 BEST, TIED = "best", "tied"
 OTHERS = "scored on other utterances than the rest, so not compared"
@@ -40,7 +40,7 @@ def models_marked(rows: pd.DataFrame) -> pd.DataFrame:
     Args:
         rows: with ``counts`` and ``seed`` besides the columns that are shown.
     """
-    return _marked(rows, [*QUESTION, "metric"], "model", rows["head"] != OWN_HEAD)
+    return _marked(rows, [*QUESTION, "metric"], "model", ~rows["head"].isin(OWN_HEADS))
 
 
 def layers_marked(rows: pd.DataFrame) -> pd.DataFrame:

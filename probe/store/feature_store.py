@@ -4,6 +4,7 @@
     recipe.json            the recipe (everything that decides a value), its hash, and the
                            environment in which the store was begun
     certificate.json       what was checked of the model (`probe.models.check`), if anything was
+    ctc_head.json          the linear layer of the checkpoint's own CTC head, if it was run
     plan-00000.json        which utterances go into which shards; a later plan covers rows that were
                            appended and audio that has changed since
     shard-00000.h5/.json   a shard and its index; it counts when its index is there
@@ -39,12 +40,15 @@ from probe.files import (
 )
 from probe.store.shards import ShardContent, merge_runs, read_rows, shard_bytes
 from probe.store.side_files import (
+    CTC_HEAD,
     FORMAT,
     check_numbers,
     checked_certificate,
+    checked_ctc_head,
     checked_head,
     checked_index,
     checked_jobs,
+    ctc_head_file,
     rows_in,
 )
 from probe.store.views import parse_view, pool, row_width, serves
@@ -364,6 +368,18 @@ class FeatureStore:
     def write_certificate(self, certificate: Mapping[str, Any]) -> None:
         """Write a certificate beside the recipe, in place of an earlier one."""
         write_json(self.path / "certificate.json", certificate)
+
+    @property
+    def ctc_head(self) -> np.ndarray | None:
+        """(symbol, dim + 1) float32, the weights of the checkpoint's own CTC head with the bias
+        behind each row; None where it was not run or is not kept.
+        """
+        path = self.path / CTC_HEAD
+        return checked_ctc_head(read_json(path), path) if path.exists() else None
+
+    def write_ctc_head(self, head: np.ndarray) -> None:
+        """Write the checkpoint's own CTC head, (symbol, dim + 1), beside the recipe."""
+        write_json(self.path / CTC_HEAD, ctc_head_file(head))
 
     def refresh(self) -> None:
         """Read the plans and the indexes of complete shards again."""

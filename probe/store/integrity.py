@@ -37,9 +37,11 @@ from probe.store.safe_hdf5 import (
     usable_scales,
 )
 from probe.store.side_files import (
+    CTC_HEAD,
     FORMAT,
     check_numbers,
     checked_certificate,
+    checked_ctc_head,
     checked_head,
     checked_index,
     checked_jobs,
@@ -269,6 +271,8 @@ class _Folder:
             self.layers = {name: row_width(width, view) for name, width in self.recipe["layers"]}
         if (folder / "certificate.json").exists():
             self._json("certificate.json", checked_certificate)
+        if (folder / CTC_HEAD).exists():
+            self._json(CTC_HEAD, checked_ctc_head)
         self.jobs: list[Job] = []
         for path in files_named(folder, "plan-*.json"):
             entries = self._json(path.name, checked_jobs) or []

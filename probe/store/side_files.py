@@ -4,11 +4,13 @@ Each file carries a checksum (`probe.files.read_json`), which shows damage. The 
 another version and files that something else wrote.
 """
 
+import base64
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import numpy as np
 from pydantic import ConfigDict, Field
 
 from probe.errors import ProbeError, UsageError, listed
@@ -17,6 +19,7 @@ from probe.schema import Schema, checked
 from probe.store.views import parse_view
 
 FORMAT = 1
+CTC_HEAD = "ctc_head.json"
 ADVICE = "`probe extract` writes no such file; extract this store again."
 
 Count = Annotated[int, Field(ge=0)]
@@ -97,6 +100,18 @@ class Certificate(OpenForm):
     quick: bool
     passed: bool
     findings: list[Check]
+
+
+class HeadFile(OpenForm):
+    """``ctc_head.json``: a linear layer, its weights row by row with the bias behind each.
+
+    Attributes:
+        shape: symbols, and dimensions of the final output + 1.
+        float32: the numbers in base64, little-endian.
+    """
+
+    shape: Annotated[list[Positive], Field(min_length=2, max_length=2)]
+    float32: str
 
 
 class PlannedJob(OpenForm):
@@ -194,6 +209,31 @@ def checked_certificate(certificate: dict[str, Any], path: Path) -> dict[str, An
     """
     checked(Certificate, certificate, path, ADVICE)
     return certificate
+
+
+def ctc_head_file(head: np.ndarray) -> dict[str, Any]:
+    """The content of ``ctc_head.json`` for (symbol, dim + 1) numbers."""
+    numbers = np.ascontiguousarray(head, dtype="<f4").tobytes()
+    return {"shape": list(head.shape), "float32": base64.b64encode(numbers).decode()}
+
+
+def checked_ctc_head(content: dict[str, Any], path: Path) -> np.ndarray:
+    """The (symbol, dim + 1) float32 numbers of ``ctc_head.json``.
+
+    Raises:
+        ProbeError: another form, or not as many numbers as the shape says.
+    """
+    form = checked(HeadFile, content, path, ADVICE)
+    try:
+        numbers = base64.b64decode(form.float32, validate=True)
+    except ValueError as error:
+        raise ProbeError(f"{path}: float32 is not base64 ({error}). {ADVICE}") from error
+    n_symbols, width = form.shape
+    if len(numbers) != 4 * n_symbols * width:
+        raise ProbeError(
+            f"{path}: {len(numbers)} bytes of numbers; expected {4 * n_symbols * width}. {ADVICE}"
+        )
+    return np.frombuffer(numbers, dtype="<f4").reshape(n_symbols, width)
 
 
 def checked_jobs(plan: dict[str, Any], path: Path) -> list[dict[str, Any]]:

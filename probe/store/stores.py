@@ -12,7 +12,7 @@ from probe.errors import ProbeError, listed
 from probe.files import file_name, sha256_of_json, write_json
 from probe.model_names import RANDOM, ModelName, own_name
 from probe.store.feature_store import FeatureStore, Stored
-from probe.store.side_files import FORMAT
+from probe.store.side_files import CTC_HEAD, FORMAT
 from probe.store.views import serves
 
 KEEP_ONE = "Keep one of them here; another --to holds the others"
@@ -43,7 +43,7 @@ def create_store(
 
 def discard_store(path: Path) -> None:
     """Remove a store without a plan, while no other run writes into it."""
-    for name in ("recipe.json", "certificate.json", "lock"):
+    for name in ("recipe.json", "certificate.json", CTC_HEAD, "lock"):
         (path / name).unlink(missing_ok=True)
     with contextlib.suppress(OSError):  # something else is in there
         path.rmdir()

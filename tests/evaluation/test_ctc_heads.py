@@ -12,11 +12,13 @@ from typing import Any
 import h5py
 import jiwer
 import pytest
+import soundfile
 import torch
 import transformers
 from exhaustive import mostly_nightly
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from presets import librispeech
 from runs import run
 from safetensors.torch import load_file, save_file
 from scored import summary_rows
@@ -25,6 +27,9 @@ from torch import Tensor
 import probe
 from probe.data.audio import load_audio
 from probe.errors import ProbeError
+from probe.evaluation.dataset import Features
+from probe.evaluation.kinds import own_head
+from probe.evaluation.kinds.transcripts import Part
 from probe.evaluation.tasks import open_task
 from probe.extraction.extract import extract
 from probe.extraction.settings import Running, Storing
@@ -32,10 +37,13 @@ from probe.measures.transcription import case_folded
 from probe.models.catalogue import open_model
 from probe.models.encoder import CTC, ModelInfo, greedy_text
 from probe.models.frames import FrameGrid
-from probe.records import OWN_HEAD, read_records
+from probe.record_check import check_records
+from probe.records import OWN_HEAD, OWN_HEAD_BEAM, read_records
+from probe.reporting.scores import Scores
 from probe.reporting.tables.files import write_tables
 from probe.reporting.tables.score_tables import to_markdown
 from probe.store.feature_store import FeatureStore
+from probe.store.integrity import verify_store
 from probe.store.stores import find_stores, open_store
 
 SIZES: dict[str, Any] = {
@@ -882,3 +890,143 @@ def test_the_table_shows_the_reference_with_its_note_and_never_in_bold(
     files = write_tables(records, tmp_path / "tables")
     assert OWN_HEAD in (tmp_path / "tables" / "table.csv").read_text()
     assert {path.name for path in files} >= {"table.md", "layers.md"}
+
+
+# --- beam search of the own head
+# ------------------------------------------------------------
+
+
+@pytest.fixture
+def fine_tuned(folders: dict[str, Path], tones: Callable[..., Path], tmp_path: Path) -> Path:
+    """A manifest whose features were extracted with a checkpoint's own head, named ``tuned``."""
+    manifest = tones()
+    storing = Storing(ctc=True, dtype="float32")
+    model = f"tuned={folders['wav2vec2']}"
+    extract(model, manifest, tmp_path / "features", storing=storing)
+    (tmp_path / "words.txt").write_text("A\nBE\nCAB\nDEED\n")
+    return manifest
+
+
+def test_the_stored_head_gives_the_scores_of_the_models_own(
+    fine_tuned: Path, folders: dict[str, Path], tmp_path: Path
+) -> None:
+    (store,) = find_stores(tmp_path / "features")
+    corpus = probe.load_corpus(fine_tuned)
+    features = Features({"clean": store}, "frames", corpus)
+    head = own_head._head_of(features)
+    assert head is not None and head.vocabulary.symbols == (" ", *"abcde")
+    item = corpus.utterances[0]
+    part = Part("dev", "", [item], [item.text])
+    (found,) = head.log_probabilities(head.frames(part))
+    encoder = open_model(str(folders["wav2vec2"]), "cpu")
+    wave = torch.from_numpy(soundfile.read(item.path, dtype="float32")[0])
+    (scores,), _ = encoder.encode(wave[None], torch.tensor([len(wave)]), [CTC])
+    expected = scores[0].softmax(1)
+    torch.testing.assert_close(found[:, 0].exp(), expected[:, :4].sum(1), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(found[:, 1:].exp(), expected[:, 4:], atol=1e-5, rtol=1e-4)
+
+
+def test_a_beam_search_of_the_own_head_writes_listed_words_and_is_no_contender(
+    fine_tuned: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("flashlight.lib.text.decoder")
+    (tmp_path / "beam.toml").write_text(
+        'kind = "transcribe"\nepochs = 1\nlearning_rates = [1e-3]\nweighted = false\n'
+        'controls = []\ndecoding = "beam"\nwords = "words.txt"\nword_score = [-1.0, 1.0]\n'
+        'normalize = "lower"\n'
+    )
+    fine_tuned.write_text(fine_tuned.read_text().replace(",do,", ",BE,"))
+    run(tmp_path / "beam.toml", "tuned", fine_tuned, tmp_path / "features", tmp_path / "results")
+    table = read_records(tmp_path / "results")
+    own = table[table["head"] == OWN_HEAD_BEAM]
+    assert {(row.split, row.metric) for row in own.itertuples()} == {
+        (split, metric) for split in ("dev", "test") for metric in ("wer", "cer")
+    }
+    chosen = own.iloc[0]["chosen"]
+    assert chosen["decoding"] == "beam" and chosen["normaliser"] == "lower 1"
+    tried = {entry["word_score"]: entry["dev_cer"] for entry in own.iloc[0]["search"]}
+    assert set(tried) == {-1.0, 1.0} and tried[chosen["word_score"]] == min(tried.values())
+    (path,) = (tmp_path / "results" / "outcomes").glob("*.jsonl")
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    written = {
+        word
+        for line in lines
+        if line["head"] == OWN_HEAD_BEAM
+        for word in line["hypothesis"].split()
+    }
+    assert written and written <= {"a", "be", "cab", "deed"}
+    marks = Scores.of(table, all_heads=True).chosen().set_index("head")["mark"]
+    assert set(marks[[OWN_HEAD, OWN_HEAD_BEAM]]) == {""}
+    assert not check_records([tmp_path / "results"])[1]
+
+
+def test_a_store_without_the_head_says_how_to_add_it(
+    fine_tuned: Path, folders: dict[str, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (store,) = find_stores(tmp_path / "features")
+    (store.path / "ctc_head.json").unlink()
+    features = Features({"clean": store}, "frames", probe.load_corpus(fine_tuned))
+    assert own_head._head_of(features) is None
+    assert "run `probe extract --ctc` again, which adds it" in caplog.text
+    storing = Storing(ctc=True, dtype="float32")
+    again = f"tuned={folders['wav2vec2']}"
+    done = extract(again, fine_tuned, tmp_path / "features", storing=storing)
+    assert done.extracted == 0 and own_head._head_of(features) is not None
+
+
+def test_a_damaged_head_is_found(fine_tuned: Path, tmp_path: Path) -> None:
+    (store,) = find_stores(tmp_path / "features")
+    path = store.path / "ctc_head.json"
+    path.write_bytes(path.read_bytes().replace(b'"shape"', b'"shapes"'))
+    with pytest.raises(ProbeError, match=r"ctc_head\.json"):
+        assert store.ctc_head is None
+    assert [item.file for item in verify_store(store.path).damage] == ["ctc_head.json"]
+
+
+BIGRAMS = """\\data\\
+ngram 1=5
+ngram 2=1
+
+\\1-grams:
+-1\t<unk>
+-1\t<s>\t-0.3
+-1\t</s>
+-1\tBAD\t-0.3
+-1\tACE\t-0.3
+
+\\2-grams:
+-0.5\tBAD ACE
+
+\\end\\
+"""
+
+
+def test_the_preset_of_released_checkpoints_needs_no_training_rows(
+    folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("flashlight.lib.text.decoder")
+    librispeech(tmp_path)
+    (tmp_path / "4-gram.arpa").write_text(BIGRAMS)
+    monkeypatch.chdir(tmp_path)
+    task = open_task("librispeech-own-ctc")
+    assert task.protocol
+    corpus = task.protocol.corpus.replace("ROOT", str(tmp_path))
+    model = f"tuned={folders['wav2vec2']}"
+    with pytest.raises(ProbeError, match="has no transcripts of a CTC head"):
+        extract(model, corpus, tmp_path / "without")
+        run(task, "tuned", corpus, tmp_path / "without", tmp_path / "results")
+    extract(model, corpus, tmp_path / "features", storing=Storing(ctc=True))
+    done = run(task, "tuned", corpus, tmp_path / "features", tmp_path / "results")
+    heads = {(one.head, one.split, one.metric) for one in done.records}
+    assert heads == {
+        (head, split, metric)
+        for head in (OWN_HEAD, OWN_HEAD_BEAM)
+        for split in ("dev", "test")
+        for metric in ("wer", "cer")
+    }
+    assert not check_records([tmp_path / "results"])[1]
+    shown = Scores.of(read_records(tmp_path / "results")).chosen()
+    assert {(row.head, row.layer) for row in shown.itertuples()} == {
+        (OWN_HEAD, "ctc"),
+        (OWN_HEAD_BEAM, "ctc"),
+    }

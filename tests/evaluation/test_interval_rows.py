@@ -66,7 +66,7 @@ def test_a_row_is_the_mean_of_the_frames_whose_centres_lie_in_its_interval(world
     lines = [f"0.wav,{start},{end},x" for start, end in times]
     (world / "phones.csv").write_text("path,start,end,label\n" + "\n".join(lines) + "\n")
     frames, problem = problem_in(world)
-    features = with_intervals(frames, problem)
+    features = with_intervals(frames, problem.rows)
     centres_s = FIELD / RATE_HZ / 2 + np.arange(N_FRAMES) * HOP_S
     (whole,) = frames.read("1", [problem.train[0].source])  # type: ignore[attr-defined]
     for row, (start, end) in zip(problem.train, times, strict=True):

@@ -20,7 +20,8 @@ from probe.data.corpus import load_corpus
 from probe.errors import ProbeError, UsageError
 from probe.evaluation.aligned_rows import MOST_GROUPS, pair_up
 from probe.evaluation.dataset import Features, block_of
-from probe.evaluation.layer_similarity import Comparing, similarity
+from probe.evaluation.layer_similarity import similarity
+from probe.evaluation.similarity_sides import Comparing
 from probe.measures.representations import Sample, compare
 from probe.reporting.tables.similarity_tables import (
     read_similarity,
@@ -59,7 +60,7 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Layers]:
     1 does not, 2 is rotated and 3 is another.
     """
     folder = tmp_path_factory.mktemp("original")
-    manifest = write_tones(folder)
+    manifest = write_tones(folder, speakers=8, repetitions=3)
     clean = {str(layer): drawn(layer) for layer in range(4)}
     noise = np.random.default_rng(9).standard_normal((N_UTTERANCES, N_FRAMES, DIM))
     turn = np.linalg.qr(np.random.default_rng(8).standard_normal((DIM, DIM)))[0]
@@ -84,7 +85,7 @@ def planted(original: tuple[Path, Layers], tmp_path: Path) -> tuple[Path, Path, 
 def compared(planted: tuple[Path, Path, Layers], **how: Any) -> dict:
     manifest, features, _ = planted
     others = {name: how.pop(name) for name in ("conditions", "against") if name in how}
-    comparing = Comparing(split="all", **how)
+    comparing = Comparing(split="all", in_sample=True, **how)
     to = features.parent / "results"
     [path] = similarity("planted", manifest, features, to, comparing=comparing, **others)
     return json.loads(path.read_text())
@@ -105,6 +106,7 @@ def test_the_report_says_which_layer_moves_and_which_does_not(
         "noise",
         "--only",
         "all",
+        "--in-sample",
     ]
     done = command("similarity", *arguments, "--to", tmp_path / "results")
     assert done.returncode == 0, done.stderr
@@ -119,14 +121,16 @@ def test_the_report_says_which_layer_moves_and_which_does_not(
         name: {layer: float(row[heading.index(name)].split()[0]) for layer, row in rows.items()}
         for name in heading[1:]
     }
-    assert list(shown) == ["cosine", "unrelated", "relative distance", "CKA", "PWCCA", "chance"]
-    for measure in ("cosine", "CKA", "PWCCA"):
+    measures = ["cosine", "unrelated", "relative distance", "CKA", "CCA", "PWCCA", "chance"]
+    assert list(shown) == measures
+    for measure in ("cosine", "CKA", "CCA", "PWCCA"):
         assert shown[measure]["1"] > 0.99 > 0.8 > shown[measure]["0"] > shown[measure]["3"]
     assert shown["relative distance"]["1"] < 0.02 < 1 < shown["relative distance"]["0"]
     assert shown["cosine"]["2"] < 0.6
     assert min(shown["CKA"]["2"], shown["PWCCA"]["2"]) > 0.999
     assert abs(shown["CKA"]["3"]) < 0.03
     assert shown["PWCCA"]["3"] < shown["chance"]["3"] + 0.05
+    assert abs(shown["CCA"]["3"]) < 0.1
     names = {path.name for path in (tmp_path / "results" / "similarity").iterdir()}
     assert {
         "similarity.md",
@@ -142,7 +146,7 @@ def test_the_report_says_which_layer_moves_and_which_does_not(
 def test_cosine_and_distance_are_of_all_frames(planted: tuple[Path, Path, Layers]) -> None:
     found = compared(planted, conditions=["noise"], n_sample=50)
     assert (found["n_rows"], found["n_sampled"]) == (N_UTTERANCES * N_FRAMES, 50)
-    assert (found["n_utterances"], found["n_blocks"], found["n_groups"]) == (N_UTTERANCES, 4, 4)
+    assert (found["n_utterances"], found["n_blocks"], found["n_groups"]) == (N_UTTERANCES, 8, 8)
     stores = [
         select_store(planted[1], "planted", "frames", condition).layer("0")
         for condition in ("clean", "noise")
@@ -194,7 +198,7 @@ def test_equal_input_gives_equal_bytes_whatever_the_memory(
     assert bytes_of("c", n_sample=300, memory_bytes=30_000) == first
     assert bytes_of("d", n_sample=300, seed=1) != first
     texts = b"".join(first).decode()
-    assert not re.search(r"wav|near-|\bs[0-3]\b", texts)
+    assert not re.search(r"wav|near-|\bs[0-7]\b", texts)
     assert str(tmp_path) not in texts
 
 
@@ -309,12 +313,12 @@ def test_lengths_that_cannot_be_of_the_same_sound_are_refused_by_name(
     extracted(features, short, manifest, condition="cut")
     with pytest.raises(
         ProbeError,
-        match=r"1 utterances have rows .*: near-0-0-3\.wav \(14 and 4\) rows\. Extract both",
+        match=r"1 utterances have rows .*: near-0-1-0\.wav \(14 and 4\) rows\. Extract both",
     ):
         compared(planted, conditions=["cut"])
     extracted(features, short, manifest, model=FINE | {"id": "other", "hop_samples": 320})
     with pytest.raises(
-        ProbeError, match=r"1 utterances have rows .*: near-0-0-3\.wav \(14 and 4\)"
+        ProbeError, match=r"1 utterances have rows .*: near-0-1-0\.wav \(14 and 4\)"
     ):
         compared(planted, against="other")
 
@@ -327,22 +331,28 @@ def test_pooled_views_have_a_row_per_utterance(planted: tuple[Path, Path, Layers
     wide = compared(planted, conditions=["noise"], view="meanstd")
     assert wide["model"]["widths"] == [2 * DIM] * 4
     assert wide["notes"] == [
+        "no CCA of two sides that both have 7 dimensions or more: 72 rows, expected more than 10 "
+        "per dimension of the narrower side",
         "PWCCA is too high: 72 rows of up to 12 dimensions, 10 per dimension are safer (see its "
-        "chance)"
+        "chance)",
     ]
 
 
 def test_too_few_rows_leave_pwcca_out_and_say_so(planted: tuple[Path, Path, Layers]) -> None:
     found = compared(planted, conditions=["noise"], n_sample=23)
-    assert found["notes"] == ["no PWCCA of layers wider than 5: 23 rows, expected 4 per dimension"]
+    assert found["notes"][1:] == [
+        "no PWCCA of layers wider than 5: 23 rows, expected 4 per dimension"
+    ]
+    assert found["notes"][0].startswith("no CCA of two sides that both have 2 dimensions or more")
     assert all(
         cell["pwcca"] == {"value": None, "low": None, "high": None, "chance": None}
+        and cell["cca"] == {"value": None, "low": None, "high": None, "epsilons": []}
         for cell in found["cells"]
     )
     path = next((planted[1].parent / "results" / "similarity").glob("*.json"))
     text = similarity_markdown(read_similarity(path))
     assert "PWCCA |" not in text
-    assert "Note: no PWCCA" in text
+    assert "Note: no CCA of two sides" in text and "no PWCCA of" in text
 
 
 def test_groups_are_whole_speakers_and_the_sample_is_spread(
@@ -399,7 +409,7 @@ def test_one_speaker_has_values_without_intervals(manifest: Path, tmp_path: Path
         "planted", manifest, tmp_path / "features", tmp_path, comparing=Comparing(split="all")
     )
     found = json.loads(path.read_text())
-    assert found["notes"] == ["no intervals: all utterances are of one speaker"]
+    assert found["notes"] == ["no intervals: 1 speaker, expected 6 or more"]
     assert found["cells"][0]["cka"] == {"value": 1.0, "low": None, "high": None}
     assert "±" not in similarity_markdown(read_similarity(path)).split("\n\n", 2)[2].replace(
         "± half", ""
@@ -492,10 +502,11 @@ def test_real_speech_is_nearer_to_its_own_layers_than_to_fbank(
         tmp_path / "features",
         tmp_path,
         against="fbank",
-        comparing=Comparing(split="all"),
+        comparing=Comparing(split="all", in_sample=True),
     )
     found = json.loads(path.read_text())
     assert found["alignment"] == "mean of the frames within half the longer hop"
     cell = found["cells"][0]
     assert 0.1 < cell["cka"]["value"] < 0.99  # the same spectra, decorrelated and cut
     assert cell["pwcca"]["value"] > 0.7 > cell["pwcca"]["chance"]
+    assert cell["cca"]["value"] > 0.9

@@ -141,3 +141,10 @@ def test_words_are_read_from_lists_and_arpa_files(tmp_path: Path) -> None:
         read_words(path)
     with pytest.raises(ProbeError, match=r"no section .1-grams: with words"):
         read_arpa_words(path)
+
+
+def test_an_n_gram_model_that_cannot_be_used_is_named(arpa: Path, tmp_path: Path) -> None:
+    one = tmp_path / "1-gram.arpa"
+    one.write_text("\\data\\\nngram 1=2\n\n\\1-grams:\n-1\t<unk>\n-1\tab\n\n\\end\\\n")
+    with pytest.raises(ProbeError, match=r"1-gram.arpa: the n-gram model cannot .*bigram"):
+        BeamDecoder(Vocabulary(("a", "b")), ["ab"], one)

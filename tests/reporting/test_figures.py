@@ -372,7 +372,7 @@ def test_the_command_draws_what_is_asked_for(tmp_path: Path) -> None:
             "similarity",
             {"only": {"metric": ["ckA"]}},
             ProbeError,
-            r"no measure ckA\. Available: cosine, distance, cka, pwcca",
+            r"no measure ckA\. Available: cosine, distance, cka, cca, pwcca",
         ),
         ("domains", {}, ProbeError, "no score across domains to draw"),
         ("budgets", {}, ProbeError, "no learning curve to draw"),

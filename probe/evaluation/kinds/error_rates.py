@@ -1,18 +1,13 @@
-"""Error rates of transcripts: those of trained heads, and of a checkpoint's own CTC head."""
+"""Error rates of transcripts."""
 
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from probe.data.text_normalisers import NONE, Normaliser
-from probe.errors import listed
-from probe.evaluation.dataset import Features, Score, block_of
+from probe.evaluation.dataset import Score, block_of
 from probe.evaluation.kinds.transcripts import Part
 from probe.measures.counts import ratio_counts
 from probe.measures.metrics import CER, PER, WER
-from probe.measures.transcription import case_folded, character_errors, word_errors
-from probe.models.encoder import CTC
-from probe.records import OWN_HEAD
+from probe.measures.transcription import character_errors, word_errors
 
 Metrics = dict[str, Callable[[str, str], tuple[int, int]]]
 TEXT_METRICS: Metrics = {WER.name: word_errors, CER.name: character_errors}
@@ -48,42 +43,4 @@ def error_rates(
             counts=ratio_counts(blocks, errors, units),
             note=notes,
             outcomes=outcomes,
-        )
-
-
-def own_head_rates(
-    features: Features, parts: Sequence[Part], normaliser: Normaliser, excluded: dict[str, int]
-) -> Iterator[Score]:
-    """The greedy transcripts that the checkpoint's own CTC head gave at extraction: a reference,
-    nothing is trained here. Without a normaliser both sides are case-folded.
-    """
-    is_none = normaliser is NONE
-    normalised = case_folded if is_none else normaliser.apply
-    name = "case-folded" if is_none else normaliser.source
-    how = name if is_none else f"normalised ({name})"
-    alphabet = set(features.ctc["alphabet"].casefold())
-    common = {
-        "layer": CTC,
-        "head": OWN_HEAD,
-        "select_by": CER.name,
-        "higher_is_better": False,
-        "chosen": {"decoding": "greedy", "normaliser": name},
-        "excluded": excluded,
-    }
-    for part in parts:
-        if not part.rows:
-            continue
-        references = [normalised(item.text) for item in part.rows]
-        unknown = Counter(
-            character for text in references for character in text if character not in alphabet
-        )
-        note = f"its own head, greedy, both sides {how}"
-        if unknown and is_none:  # a normaliser writes characters of its own
-            note += (
-                f"; {sum(unknown.values())} characters that it cannot write: "
-                f"{listed([repr(item) for item in sorted(unknown)])}"
-            )
-        texts = [normalised(features.of(item).ctc_text or "") for item in part.rows]
-        yield from error_rates(
-            common, Part(part.split, part.domain, part.rows, references, [note]), texts
         )

@@ -18,9 +18,9 @@ Control ``shuffled`` is trained at the layer that dev chose, on shuffled trainin
 transcripts; budgets (`probe.data.label_budgets`) train every layer on some of the utterances. With
 ``weighted = "only"`` the sum is all that is trained, on the layers that SUPERB sums.
 
-Where the features were extracted with the checkpoint's own CTC head, its greedy transcripts are
-scored too (head ``own-ctc``, layer ``ctc``), on transcripts case-folded on both sides: fine-tuned
-checkpoints write capitals. That is a reference, not a probe.
+Where the features were extracted with the checkpoint's own CTC head, that head is scored too
+(`probe.evaluation.kinds.own_head`). That is a reference, not a probe. With ``head = "own"`` nothing
+else is scored, and no training rows are needed.
 """
 
 import functools
@@ -58,12 +58,8 @@ from probe.evaluation.kind import (
     Rate,
     Several,
 )
-from probe.evaluation.kinds.error_rates import (
-    PHONE_METRICS,
-    TEXT_METRICS,
-    error_rates,
-    own_head_rates,
-)
+from probe.evaluation.kinds.error_rates import PHONE_METRICS, TEXT_METRICS, error_rates
+from probe.evaluation.kinds.own_head import own_head_rates
 from probe.evaluation.kinds.transcript_decoding import Decoding, check_decoding
 from probe.evaluation.kinds.transcripts import Part, Transcripts
 from probe.evaluation.questions import Answers, budgets
@@ -73,11 +69,12 @@ from probe.heads.ctc.ctc_probe import CTCProbe, CTCTraining
 from probe.heads.ctc.modules import LEARNING_RATES, MOST_CONTEXT, MOST_HIDDEN, HeadSettings
 from probe.heads.ctc.vocabulary import Vocabulary, frames_needed
 from probe.measures.metrics import CER, PER, WER
-from probe.records import WEIGHTED
+from probe.records import OWN_HEAD, WEIGHTED
 
 log = logging.getLogger("probe")
 
 LEAST_UTTERANCES = 5
+OWN = "own"  # no head is trained
 HEAD_FIELDS = ("head", "hidden", "dropout", "hidden_sizes", "activation", "context")
 TRAINING_FIELDS = ("learning_rates", "epochs", "patience", "batch_size", "spec_augment")
 TOO_SHORT = "fewer frames than labels need"
@@ -86,7 +83,7 @@ TOO_SHORT = "fewer frames than labels need"
 class Settings(ProjectedSettings):
     """See tasks/README.md. No learning rates: the head's own."""
 
-    head: Literal["linear", "mlp", "bilstm"] = "linear"
+    head: Literal["linear", "mlp", "bilstm", "own"] = "linear"
     learning_rates: Several[Rate] = Field((), validate_default=True)
     frame_ms: float = Field(20.0, ge=1, le=1000)
     context: int = Field(0, ge=0, le=MOST_CONTEXT)
@@ -186,6 +183,8 @@ class Settings(ProjectedSettings):
     @property
     def main(self) -> Main:
         """How the main scores are named."""
+        if self.head == OWN:
+            return Main(OWN_HEAD, WER.name, CER.name, higher_is_better=False)
         if self.units == "phones":
             return Main(f"ctc-{self.head}", PER.name, PER.name, higher_is_better=False)
         return Main(f"ctc-{self.head}", WER.name, CER.name, higher_is_better=False)
@@ -201,12 +200,20 @@ def run(task: Task[Settings], problem: Problem, features: Features) -> Iterator[
     material = _material(task, problem)
     transcripts, excluded = material.transcripts, material.excluded
     train, dev, tests = material.train, material.dev, material.tests
+    if task.settings.head == OWN:
+        if not features.ctc:
+            raise ProbeError(
+                f"{task.name}: {features.store.path} has no transcripts of a CTC head. Extract a "
+                "fine-tuned checkpoint with --ctc."
+            )
+        yield from own_head_rates(task, features, [dev, *tests], transcripts, excluded)
+        return
     vocabulary = Vocabulary.of(train.texts, transcripts.separator)
     for part in (dev, *tests):
         transcripts.check_coverage(vocabulary, part)
         transcripts.check_conventions(train, part)
     if features.ctc and problem.strict and not transcripts.separator:
-        yield from own_head_rates(features, [dev, *tests], transcripts.normaliser, excluded)
+        yield from own_head_rates(task, features, [dev, *tests], transcripts, excluded)
     own = Heads(task, problem, features, material, train, dev)
     layers = [] if task.settings.weighted == "only" else features.layers
     main = _answers(own, weighted=bool(task.settings.weighted))
@@ -236,7 +243,9 @@ def check(task: Task[Settings], problem: Problem) -> None:
         ProbeError: see `run` and `probe.evaluation.kinds.transcript_decoding.check_decoding`.
     """
     material = _material(task, problem)
-    check_decoding(task, Vocabulary.of(material.train.texts, material.transcripts.separator))
+    is_own = task.settings.head == OWN
+    vocabulary = Vocabulary.of(material.train.texts, material.transcripts.separator)
+    check_decoding(task, None if is_own else vocabulary)
 
 
 @dataclass(frozen=True)
@@ -278,8 +287,10 @@ def _material(task: Task[Settings], problem: Problem) -> Material:
             for some in (problem.tests.values(), (part.rows for part in tests))
         ]
         splits["test"] = (tested[0], tested[1])
+    if task.settings.head == OWN:
+        del splits["train"]
     refuse_empty(task.name, "text", splits)
-    if len(train.rows) < LEAST_UTTERANCES:
+    if task.settings.head != OWN and len(train.rows) < LEAST_UTTERANCES:
         raise ProbeError(
             f"{task.name}: {len(train.rows)} of {len(problem.train)} train rows have text; a CTC "
             f"head needs {LEAST_UTTERANCES} or "

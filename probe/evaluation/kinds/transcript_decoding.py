@@ -4,9 +4,10 @@ import itertools
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
+from torch import Tensor
 
 from probe.data.text_normalisers import NORMALISERS, letters
 from probe.evaluation.tasks import Task
@@ -17,12 +18,28 @@ from probe.heads.ctc.beam_search import (
     require_flashlight,
     written_words,
 )
-from probe.heads.ctc.ctc_probe import CTCProbe
 from probe.heads.ctc.vocabulary import Vocabulary, symbol_error_rates
 
 log = logging.getLogger("probe")
 
 Frames = Sequence[np.ndarray]
+
+
+class Scorer(Protocol):
+    """A fitted head, see `probe.heads.ctc.ctc_probe.CTCProbe`."""
+
+    separator: str
+    metric: str
+    search_: list[dict[str, Any]]
+    chosen_: dict[str, Any]
+
+    def log_probabilities(self, frames: Frames) -> list[Tensor]:
+        """Return (frame, symbol) for each utterance."""
+        ...
+
+    def transcribe(self, frames: Frames) -> list[str]:
+        """Return the greedy text of each utterance."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -40,8 +57,11 @@ class Reading:
     chosen: dict[str, Any]
 
 
-def check_decoding(task: Task[Any], vocabulary: Vocabulary) -> None:
+def check_decoding(task: Task[Any], vocabulary: Vocabulary | None) -> None:
     """Refuses a beam search that cannot be had.
+
+    Args:
+        vocabulary: of the heads that are trained; None where a checkpoint's own is not known yet.
 
     Raises:
         ProbeError: flashlight-text is not installed, a file is not there, or no listed word can be
@@ -49,7 +69,9 @@ def check_decoding(task: Task[Any], vocabulary: Vocabulary) -> None:
     """
     if task.settings.decoding != "greedy":
         require_flashlight()
-        written_words(vocabulary, _listed_words(task), _spelling(task))
+        words = _listed_words(task)
+        if vocabulary:
+            written_words(vocabulary, words, _spelling(task))
 
 
 def _listed_words(task: Task[Any]) -> list[str]:
@@ -68,7 +90,15 @@ def _spelling(task: Task[Any]) -> Callable[[str], str]:
 class Decoding:
     """The decoder of a task for one vocabulary, opened once for all layers."""
 
-    def __init__(self, task: Task[Any], vocabulary: Vocabulary) -> None:
+    def __init__(
+        self, task: Task[Any], vocabulary: Vocabulary, spell: Callable[[str], str] | None = None
+    ) -> None:
+        """Opens what the task names.
+
+        Args:
+            spell: gives the spelling of a listed word in the head's symbols; the task's own where
+                None.
+        """
         self._decoders: dict[tuple[float, float], BeamDecoder] = {}
         settings, lm = task.settings, task.file("lm")
         if settings.decoding == "greedy":
@@ -82,7 +112,7 @@ class Decoding:
                 vocabulary,
                 listed_words,
                 lm,
-                spell=_spelling(task),
+                spell=spell or _spelling(task),
                 beam=settings.beam,
                 lm_weight=weight,
                 word_score=score,
@@ -90,16 +120,18 @@ class Decoding:
             )
         if first and first.left_out:
             log.warning(
-                "%s: %d of %d words cannot be written with training's characters",
+                "%s: %d of %d words cannot be written with the head's characters",
                 task.name,
                 first.left_out,
                 len(listed_words),
             )
 
-    def of(self, probe: CTCProbe, dev_frames: Frames, dev_texts: Sequence[str]) -> Reading:
+    def of(self, probe: Scorer, dev_frames: Frames, dev_texts: Sequence[str]) -> Reading:
         """The head with the decoder of the lowest dev error rate, the first of equals."""
         if not self._decoders:
-            return Reading(probe.transcribe, probe.search_, {**probe.chosen_, "decoding": "greedy"})
+            return Reading(
+                probe.transcribe, [*probe.search_], {**probe.chosen_, "decoding": "greedy"}
+            )
         scored = probe.log_probabilities(dev_frames)
         entries = {}
         for (weight, score), decoder in self._decoders.items():

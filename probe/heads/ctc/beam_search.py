@@ -167,13 +167,20 @@ class BeamDecoder:
                 for word, symbols in spelled
             ]
             lexicon.write_text("".join(lines), encoding="utf-8")
-            return ctc_decoder(
-                lexicon=str(lexicon),
-                tokens=[str(number) for number in range(n_tokens)],
-                lm=lm,
-                blank_token=str(BLANK),
-                sil_token=str(self._boundary),
-                log_add=False,
-                beam_threshold=-NEVER,
-                **options,
-            )
+            try:
+                return ctc_decoder(
+                    lexicon=str(lexicon),
+                    tokens=[str(number) for number in range(n_tokens)],
+                    lm=lm,
+                    blank_token=str(BLANK),
+                    sil_token=str(self._boundary),
+                    log_add=False,
+                    beam_threshold=-NEVER,
+                    **options,
+                )
+            except RuntimeError as error:  # KenLM's words, behind the place in its source
+                reason = str(error).strip().splitlines()[-1]
+                raise ProbeError(
+                    f"{lm if isinstance(lm, str) else 'beam search'}: the n-gram model cannot be "
+                    f"used ({reason}); expected an ARPA file of order 2 or more."
+                ) from error

@@ -24,12 +24,14 @@ from probe.errors import listed
 from probe.files import write_atomically
 from probe.measures.metrics import CODELENGTH, metric_of
 from probe.records import ACROSS_CONDITIONS, PER_FOLD, QUESTION
+from probe.reporting.layer_statements import curves_of_records, curves_of_similarity, verdicts
 from probe.reporting.losses import WORST, Losses
 from probe.reporting.report.confusions import confusions
 from probe.reporting.report.repeat_commands import commands, in_order
 from probe.reporting.report.summary import answers, baselines, headline, near_chance
 from probe.reporting.report.utterances import error_rows, outcome_faults
 from probe.reporting.scores import BASELINES, Scores, with_all_labels
+from probe.reporting.tables.similarity_tables import read_similarity
 from probe.reporting.text import one_line, trained_on
 from probe.version import __version__
 
@@ -113,7 +115,7 @@ def content(
     if outcomes:
         errors = pd.DataFrame(error_rows(folders, set(records["file"]) - {""} or None))
         faults = [one_line(line) for line in outcome_faults(folders)]
-    questions = _questions(rows)
+    questions, layers = _questions(rows), scores.layers(marked=False)
     entries = answers(rows)
     return {
         "version": __version__,
@@ -126,7 +128,8 @@ def content(
         "headline": headline(entries),
         "answers": entries,
         "scores": _scores(rows, questions),
-        "curves": _curves(scores.layers(marked=False), questions),
+        "curves": _curves(layers, questions),
+        "statements": _statements(layers, scores.specs, folders),
         "conditions": _conditions(conditions),
         "sampling": _sampling(scores),
         "domains": _domains(scores.domains()),
@@ -224,6 +227,18 @@ def _curves(rows: pd.DataFrame, questions: pd.DataFrame) -> list[dict[str, Any]]
                 about | _percents(group, CURVE) | {"chosen": chosen[0] if chosen else None}
             )
     return curves
+
+
+def _statements(layers: pd.DataFrame, specs: Mapping[str, str], folders: Sequence[Path]) -> Columns:
+    """What publications say of these layers, and whether it holds."""
+    curves = curves_of_records(layers, specs)
+    compared = [
+        folder / "similarity" for folder in folders if any(folder.glob("similarity/*.json"))
+    ]
+    if compared:
+        curves += curves_of_similarity(read_similarity(*compared))
+    rows = verdicts(curves)
+    return _texts(rows, list(map(str, rows))) if len(rows) else {}
 
 
 def _main_metrics(records: pd.DataFrame) -> list[tuple[str, str]]:

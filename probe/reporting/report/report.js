@@ -238,12 +238,14 @@
 
   const answers = () => [
     data.headline ? el("p", { class: "headline" }, data.headline) : "",
-    el("div", { class: "answers" }, data.answers.map(({ title, about, lead: [where, who, what], elsewhere, caution }) =>
+    el("div", { class: "answers" }, data.answers.map(({ title, about, lead: [where, who, what], elsewhere, caution, protocol, deviations }) =>
       el("article", {}, el("h3", {}, title), el("p", { class: "about" }, about),
         el("p", { class: "lead" }, where ? `${where}: ` : "", el("strong", {}, who), ` ${what}`),
         elsewhere.length ? el("ul", {}, elsewhere.map((place) =>
           el("li", {}, el("span", { class: "about" }, `${place.where}: `), el("strong", {}, place.who), ` ${place.what}`))) : "",
-        caution ? el("p", { class: "caution" }, caution) : ""))),
+        caution ? el("p", { class: "caution" }, caution) : "",
+        deviations.length ? el("details", {}, el("summary", {}, `How this differs from ${protocol}`),
+          el("ol", {}, deviations.map((sentence) => el("li", {}, sentence)))) : ""))),
   ];
 
   function scores() {
@@ -353,6 +355,9 @@
   });
 
   const words = (title, name) => text(title, name, { words: true });
+  const statements = () => (data.statements.claim ? [table("Published statements", [{ ...words("statement", "claim"), head: true },
+    text("model", "model"), words("curve", "of"), text("verdict", "verdict"), words("numbers", "why"), words("source", "source")],
+    rowsOf(data.statements))] : []);
   const corpora = () => [table("What was scored", [text("corpus", "corpus", { head: true }), text("task", "task"), text("split", "split"),
     count("scored", "n"), count("blocks", "blocks"), count("trained on", "n_train"), words("conditions", "conditions"),
     words("left out", "left_out"), text("manifest", "manifest")], rowsOf(data.corpora))];
@@ -370,7 +375,7 @@
   byId("made").textContent = `Made by layerprobe ${data.version} from ${data.n_records} records. This file needs no network.`;
   byId("answers").append(...answers().filter(Boolean));
   const notes = { conditions: [data.sampling], errors: data.errors_left_out };
-  for (const [id, build] of Object.entries({ scores, layers, conditions, domains, confusions, errors, data: corpora, recipes, repeat })) {
+  for (const [id, build] of Object.entries({ scores, layers, statements, conditions, domains, confusions, errors, data: corpora, recipes, repeat })) {
     const nodes = [...build()];
     if (id === "errors" || nodes.length) nodes.unshift(...(notes[id] || []).filter(Boolean).map((line) => el("p", { class: "note" }, line)));
     nodes.length ? byId(id).querySelector(".host").replaceChildren(...nodes) : byId(id).remove();

@@ -14,7 +14,8 @@ import pandas as pd
 from probe.data.conditions.grammar import CLEAN
 from probe.errors import listed
 from probe.measures.metrics import CODELENGTH, metric_of
-from probe.records import OWN_HEAD
+from probe.protocols import protocols
+from probe.records import OWN_HEADS
 from probe.reporting.report.repeat_commands import in_order
 from probe.reporting.text import one_line, trained_on
 from probe.reporting.ties import BEST, OTHERS, TIED
@@ -38,11 +39,12 @@ def answers(rows: pd.DataFrame) -> list[dict[str, Any]]:
         ``title`` and ``about``; ``best`` (models; empty where there is only one model), ``chance``
         (whether all models are near it) and ``lead`` (three texts: where, who, what) for the score
         on clean audio, or at the first place there is; ``elsewhere``: the other conditions and
-        domains, each as ``where``, ``who`` and ``what``; ``caution`` where blocks are few.
+        domains, each as ``where``, ``who`` and ``what``; ``caution`` where blocks are few;
+        ``protocol``, the published one that the task follows, and ``deviations`` from it.
     """
     main = rows[rows["metric"].eq(rows["select_by"]) & rows["value"].notna()]
     # A model's own head was trained on other data than the probes, so it is no rival.
-    main = main[(main["metric"] != CODELENGTH.name) & (main["head"] != OWN_HEAD)]
+    main = main[(main["metric"] != CODELENGTH.name) & ~main["head"].isin(OWN_HEADS)]
     return [_answer(group) for _, group in main.groupby(ANSWER, sort=False)]
 
 
@@ -63,6 +65,7 @@ def _answer(rows: pd.DataFrame) -> dict[str, Any]:
     rows = rows.assign(rank=rows["condition"].map(order)).sort_values("rank", kind="stable")
     groups = [cells.to_dict("records") for _, cells in rows.groupby(PLACE, sort=False)]
     lead, *others = groups
+    protocol = protocols().get(first["task"])
     return {
         "title": one_line(first["task"]),
         "about": one_line("; ".join(filter(None, about))),
@@ -74,6 +77,8 @@ def _answer(rows: pd.DataFrame) -> dict[str, Any]:
             for cells in others
         ],
         "caution": caution if blocks < FEW_BLOCKS else "",
+        "protocol": protocol.of if protocol else "",
+        "deviations": list(protocol.deviations) if protocol else [],
     }
 
 

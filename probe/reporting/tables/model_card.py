@@ -27,7 +27,7 @@ from probe.errors import ProbeError
 from probe.files import file_name, write_atomically
 from probe.measures.metrics import metric_of
 from probe.model_names import RANDOM, SPECTRAL, unrevised
-from probe.records import OWN_HEAD, PER_FOLD, WEIGHTED
+from probe.records import OWN_HEADS, PER_FOLD, WEIGHTED
 from probe.reporting.scores import Scores
 from probe.reporting.tables.score_tables import to_markdown
 
@@ -121,7 +121,7 @@ def _entry(row: Row, about: Row, datasets: Mapping[str, str]) -> dict[str, Any]:
 
 def _variant(row: Row) -> list[str]:
     """How a score of a task differs from the plain one: own head, conditions, domains."""
-    parts = [OWN_HEAD] if row["head"] == OWN_HEAD else []
+    parts = [row["head"]] if row["head"] in OWN_HEADS else []
     if not row["condition"] == row["train_condition"] == CLEAN:
         parts.append(f"{row['train_condition']} to {row['condition']}")
     if row["train_domain"]:
@@ -131,8 +131,8 @@ def _variant(row: Row) -> list[str]:
 
 def _notes(row: Row) -> list[str]:
     """A value in words."""
-    unit = metric_of(row["metric"]).unit
-    unit = unit if unit.startswith("bits") else "a fraction"
+    of_metric = metric_of(row["metric"]).unit
+    unit = of_metric if of_metric.startswith("bits") else "a fraction"
     layer = f"layer {row['layer']}, chosen on dev"
     if row["layer"] == PER_FOLD:
         layer = "the layer that each fold chose on its dev set"

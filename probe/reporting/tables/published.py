@@ -20,7 +20,7 @@ import pandas as pd
 from probe.data.conditions.grammar import CLEAN
 from probe.model_names import RANDOM, unrevised
 from probe.protocols import protocols
-from probe.records import OWN_HEAD
+from probe.records import OWN_HEADS
 from probe.reporting.scores import seed_notes
 from probe.reporting.tables.grid import Cell, Column, Grid, of_columns, score, score_of
 from probe.reporting.text import DASH, interval_head, layer_text, metric_text
@@ -176,7 +176,7 @@ def _fits(entry: Mapping[str, Any], ours: Row) -> bool:
         return False
     if "head" in entry:
         return ours["head"] == entry["head"]
-    return bool(ours["headline"]) and ours["head"] != OWN_HEAD
+    return bool(ours["headline"]) and ours["head"] not in OWN_HEADS
 
 
 def differences(entry: Mapping[str, Any]) -> str:
@@ -191,7 +191,7 @@ def differences(entry: Mapping[str, Any]) -> str:
 
 def _figures(entry: Mapping[str, Any], model: str) -> Iterator[dict[str, str]]:
     """The figures of a model that an entry of the map names."""
-    name = published_map()["models"].get(model)
+    name = entry.get("models", {}).get(model) or published_map()["models"].get(model)
     key = (entry["task"], entry["figure"], entry.get("lm", ""))
     for row in figures()[entry["file"]]:
         same_model = row["model"] == name if name else row["hub_id"] == model

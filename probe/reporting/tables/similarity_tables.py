@@ -20,6 +20,7 @@ from probe.records import readable
 from probe.reporting.figures import style
 from probe.reporting.figures.heat_map import HeatMap, maps_figure
 from probe.reporting.figures.style import missing_matplotlib, write_figure
+from probe.reporting.layer_statements import curves_of_similarity, verdicts
 from probe.reporting.tables.grid import markdown
 from probe.reporting.tables.score_tables import to_csv
 from probe.reporting.text import DASH, escaped
@@ -29,22 +30,34 @@ if TYPE_CHECKING:
     from pandas.core.groupby import DataFrameGroupBy
 
 FORMAT = 1
-MEASURES = {"cosine": "cosine", "distance": "relative distance", "cka": "CKA", "pwcca": "PWCCA"}
+MEASURES = {
+    "cosine": "cosine",
+    "distance": "relative distance",
+    "cka": "CKA",
+    "cca": "CCA",
+    "pwcca": "PWCCA",
+    "mi": "MI",
+}
+LABELLED = ("labels", "vectors")  # forms with labels on the other side
+FLOORS = {"cosine": "unrelated", "pwcca": "chance", "mi": "chance"}
 ABOUT = ["form", "model", "condition", "other_model", "other_condition", "corpus", "split", "view"]
 COLUMNS = [
     *ABOUT,
     *("layer", "other_layer"),
     *(f"{measure}{part}" for measure in MEASURES for part in ("", "_low", "_high")),
-    *("cosine_unrelated", "pwcca_chance"),
+    *(f"{measure}_{floor}" for measure, floor in FLOORS.items()),
     *("n_rows", "n_sampled", "n_utterances", "n_blocks", "n_groups", "alignment", "seed", "notes"),
+    *("spec", "depth"),
 ]
 SHEET = [*(name for name in ABOUT if name not in ("form", "other_condition")), "other_condition"]
 HEAD = """# Similarity of representations
 
-Intervals are 95 %: for cosine and relative distance by bootstrap over speakers, for CKA and PWCCA
-by a jackknife over groups of speakers. `unrelated` is the mean cosine of two clean frames of the
-layer, `chance` an upper bound of PWCCA for independent data of this size; docs/similarity.md
-defines them.
+Intervals are 95 % and about other speakers: those of cosine and relative distance as of every mean
+(docs/statistics.md), the others by a jackknife over groups of speakers. `unrelated` is the mean
+cosine of two clean frames of the layer. CCA is PWCCA of held-out rows; PWCCA is of the rows that it
+is fitted to, and its `chance` an upper bound for independent data of this size. MI is a share of
+the entropy of the labels, and its `MI chance` that of shuffled labels. docs/similarity.md defines
+them.
 
 """
 
@@ -67,7 +80,7 @@ def read_similarity(*paths: Path | str) -> pd.DataFrame:
             "`probe similarity` wrote."
         )
     rows = [row for _, of_file in readable(files, _rows) for row in of_file]
-    numbers = [name for name in COLUMNS if name.startswith(tuple(MEASURES))]
+    numbers = [name for name in COLUMNS if name.startswith((*MEASURES, "depth"))]
     return pd.DataFrame(rows, columns=COLUMNS).astype(dict.fromkeys(numbers, float))
 
 
@@ -85,7 +98,9 @@ def _rows(path: Path) -> list[dict[str, Any]]:
         for side, prefix in (("model", ""), ("other", "other_")):
             about[f"{prefix}model"] = content[side]["name"]
             about[f"{prefix}condition"] = content[side]["condition"]
-        return [about | _flat(cell) for cell in content["cells"]]
+        about["spec"] = content["model"].get("spec", about["model"])
+        blocks = content["model"].get("blocks") or math.nan
+        return [about | _flat(cell, blocks) for cell in content["cells"]]
     except OSError as error:
         raise unread(path, error) from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -95,8 +110,10 @@ def _rows(path: Path) -> list[dict[str, Any]]:
         ) from error
 
 
-def _flat(cell: Mapping[str, Any]) -> dict[str, Any]:
+def _flat(cell: Mapping[str, Any], blocks: float) -> dict[str, Any]:
+    """A cell as a row; the depth is relative, 1 the last block."""
     row = {name: cell[name] for name in ("layer", "other_layer")}
+    row["depth"] = int(row["layer"]) / blocks if row["layer"].isdecimal() else math.nan
     for measure in MEASURES:
         for part, value in cell.get(measure, {}).items():
             row[measure if part == "value" else f"{measure}_{part}"] = value
@@ -113,14 +130,31 @@ def similarity_markdown(frame: pd.DataFrame) -> str:
     return "\n".join(_sheet(cells) for _, cells in frame.groupby(SHEET, sort=False))
 
 
+def statements_markdown(frame: pd.DataFrame) -> str:
+    """What publications say of these layers, and whether it holds; empty where they say nothing.
+
+    Args:
+        frame: of `read_similarity`.
+    """
+    rows = verdicts(curves_of_similarity(frame))
+    if rows.empty:
+        return ""
+    columns = {str(name): [escaped(text) for text in rows[name]] for name in rows}
+    return f"\n## Published statements\n\n{markdown(columns, columns)}"
+
+
 def _sheet(cells: pd.DataFrame) -> str:
     """The tables of one comparison, under a title and the numbers of rows and speakers."""
     first = cells.iloc[0].to_dict()
     lines = [
-        f"{first['n_rows']} pairs of rows, {first['n_sampled']} of them for CKA and PWCCA; "
         f"{first['n_utterances']} utterances, {first['n_blocks']} speakers in {first['n_groups']} "
         f"groups; {first['alignment']}."
     ]
+    if first["form"] in LABELLED:
+        lines.insert(0, f"{first['n_rows']} labelled intervals;")
+    else:
+        n_sampled = f"{first['n_sampled']} of them for CKA and CCA;"
+        lines.insert(0, f"{first['n_rows']} pairs of rows, {n_sampled}")
     if first["notes"]:
         lines.append(f"Note: {escaped(first['notes'])}.")
     head = f"## {escaped(_title(first))}\n\n{' '.join(lines)}\n\n"
@@ -141,6 +175,8 @@ def _title(first: Mapping[Any, Any]) -> str:
         return f"{model}: {condition} and {first['other_condition']} {where}"
     if first["form"] == "layers":
         return f"{model}: layers {where}"
+    if first["form"] in LABELLED:
+        return f"{model} and {first['other_model']} {where}"
     both = "" if condition == CLEAN else f", both {condition}"
     return f"{model} and {first['other_model']}{both} {where}"
 
@@ -154,8 +190,9 @@ def _by_layer(cells: pd.DataFrame) -> str:
             _number(value) + ("" if math.isnan(low) else f" [{low:.3f}, {high:.3f}]")
             for value, low, high in ends
         ]
-        if floor := {"cosine": "unrelated", "pwcca": "chance"}.get(measure):
-            columns[floor] = list(map(_number, cells[f"{measure}_{floor}"]))
+        if floor := FLOORS.get(measure):
+            head = "MI chance" if measure == "mi" else floor
+            columns[head] = list(map(_number, cells[f"{measure}_{floor}"]))
     columns = {name: column for name, column in columns.items() if set(column) != {DASH}}
     return markdown(columns, columns)
 
@@ -193,7 +230,8 @@ def write_similarity(folder: Path) -> list[Path]:
     """
     frame = read_similarity(folder)
     written = [folder / "similarity.md", folder / "similarity.csv"]
-    for path, text in zip(written, (HEAD + similarity_markdown(frame), to_csv(frame)), strict=True):
+    texts = (HEAD + similarity_markdown(frame) + statements_markdown(frame), to_csv(frame))
+    for path, text in zip(written, texts, strict=True):
         write_atomically(path, text.encode())
     for stem, cells in {} if missing_matplotlib() else _pictures(frame).items():
         paths = [folder / f"{stem}.{ending}" for ending in ("png", "svg")]
