@@ -22,7 +22,8 @@ from scored import domain_matrices, frame, layer_rows, record, summary_rows
 from probe.errors import ProbeError
 from probe.records import Record, read_records, write_records
 from probe.reporting.filters import comparable
-from probe.reporting.scores import seed_notes
+from probe.reporting.scores import Scores, seed_notes
+from probe.reporting.tables import files
 from probe.reporting.tables.files import write_tables
 from probe.reporting.tables.score_tables import layers_by_question, to_csv, to_json, to_markdown
 
@@ -594,6 +595,18 @@ def test_a_layers_statistics_stand_beside_its_score_where_there_are_any(
         assert (
             "mean cosine" in (tmp_path / "tables" / "layers.md").read_text(encoding="utf-8")
         ) == explained
+
+
+def test_outlier_dimensions_are_shown_on_request_alone(tmp_path: Path) -> None:
+    scores = Scores.of(frame(*with_shape()))
+    for all_measures in (False, True):
+        write_tables(scores, tmp_path, all_measures=all_measures)
+        of_files = ["layers.md", "layers.csv"]
+        texts = [(tmp_path / name).read_text(encoding="utf-8") for name in of_files]
+        forms = ("md", "latex", "csv", "json")
+        texts += [files.scores(scores, form, True, all_measures=all_measures) for form in forms]
+        for text in texts:
+            assert "anisotropy" in text and ("outlier" in text) == all_measures
 
 
 def test_the_gap_is_positive_where_an_error_rises_out_of_domain() -> None:

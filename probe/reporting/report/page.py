@@ -25,7 +25,7 @@ from probe.files import write_atomically
 from probe.measures.metrics import CODELENGTH, metric_of
 from probe.records import ACROSS_CONDITIONS, PER_FOLD, QUESTION
 from probe.reporting.layer_statements import curves_of_records, curves_of_similarity, verdicts
-from probe.reporting.losses import WORST, Losses
+from probe.reporting.losses import Losses
 from probe.reporting.report.confusions import confusions
 from probe.reporting.report.repeat_commands import commands, in_order
 from probe.reporting.report.summary import answers, baselines, headline, near_chance
@@ -108,9 +108,9 @@ def content(
     records = Scores.of(records, all_heads=True).records
     scores = Scores(records[records["headline"]])
     rows = scores.chosen()
-    conditions = Losses(scores, "").chosen
+    conditions = Losses(scores).chosen
     is_main = conditions[["task", "metric"]].apply(tuple, axis=1).isin(_main_metrics(records))
-    conditions = conditions[is_main & (conditions["condition"] != WORST)]
+    conditions = conditions[is_main]
     errors, faults = pd.DataFrame(), []
     if outcomes:
         errors = pd.DataFrame(error_rows(folders, set(records["file"]) - {""} or None))

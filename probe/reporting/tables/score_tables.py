@@ -112,7 +112,8 @@ def seed_spread(row: Row) -> Cell:
 def _layer_columns(cells: list[dict[Hashable, Any]]) -> Cells:
     columns: Cells = {"dev": [score(row["metric"], row["dev_value"]) for row in cells]}
     columns["chosen"] = ["✓" if row["chosen"] else "" for row in cells]
-    for head, (name, form) in SHAPE.items():
+    known = {head: of for head, of in SHAPE.items() if cells and of[0] in cells[0]}
+    for head, (name, form) in known.items():
         columns[head] = [
             Cell(DASH if math.isnan(value) else form.format(value).removesuffix("%"), value=value)
             for value in (row[name] for row in cells)
