@@ -49,6 +49,7 @@ Content = TypeVar("Content")
 left_out = logging.getLogger("probe.left_out")
 
 FORMAT = 4
+SEED_FOLDER = "seed"  # and the number of a further seed: in it are the records of that seed
 # What records of earlier formats do not have; they are refused, for what they lack cannot be had
 # from them.
 OLDER = {
@@ -247,6 +248,8 @@ IDENTITY = [
     *("format", "model", "revision", "task_sha256", "manifest_sha256", "audio_sha256"),
     *("seed", "recipe"),
 ]
+# Heads that are trained by gradient, whose scores depend on the seed.
+BY_GRADIENT = ("ctc-linear", "ctc-mlp", "ctc-bilstm", "am-softmax", "xvector", "superb")
 NAMES = [item.name for item in fields(Record)]
 FIELDS = set(NAMES)
 SINGLE = {
@@ -428,13 +431,17 @@ def _values(path: Path | str) -> Iterator[dict[str, Any]]:
 
 
 def files_of(path: Path | str) -> list[Path]:
-    """The file itself, or every ``.jsonl`` file in a folder, in the order of names.
+    """The file itself, or every ``.jsonl`` file in a folder, in the order of names, then those in
+    its folders of further seeds, such as ``seed1``.
 
     Raises:
         ProbeError: nothing there.
     """
     path = Path(path)
-    files = sorted(path.glob("*.jsonl")) if path.is_dir() else [path]
+    files = [path]
+    if path.is_dir():
+        of_seeds = path.glob(f"{SEED_FOLDER}[0-9]*/*.jsonl")
+        files = [*sorted(path.glob("*.jsonl")), *sorted(of_seeds)]
     if not files or not files[0].exists():
         below = path / "results"
         advice = f" Did you mean {below}?" if any(below.glob("*.jsonl")) else ""

@@ -22,12 +22,13 @@ import pandas as pd
 from probe.brief import brief, counted
 from probe.errors import ProbeError, listed
 from probe.measures.comparison import paired_difference
-from probe.measures.counts import several
+from probe.measures.counts import as_often, several
 from probe.measures.metrics import CODELENGTH, metric_of
 from probe.measures.uncertainty import FEW_BLOCKS, Method, interval
 from probe.model_names import RANDOM, unrevised
 from probe.records import (
     BUDGET,
+    BY_GRADIENT,
     CHOICE,
     NO_LAYER,
     QUESTION,
@@ -53,7 +54,7 @@ WHERE = [
     *["model", "task", "corpus", "condition", "train_condition", "head", "headline"],
     *["train_domain", "test_domain", "metric", "select_by"],
 ]
-ABOUT = ["n", "n_blocks", "few", "shared_speakers", "n_seeds", "higher_is_better"]
+ABOUT = ["n", "n_blocks", "few", "shared_speakers", "n_seeds", "seed_sd", "higher_is_better"]
 STATISTICS = ["rms", "effective_rank", "anisotropy", "outlier_dims"]
 CHOSEN = [
     *[*WHERE, "layer", "layer_share", "layer_set", "value", "low", "high"],
@@ -148,8 +149,9 @@ class Scores:
 
         Values are floats, NaN where there is no finite one. Intervals are computed from the counts,
         whatever version wrote them; dev scores have none. Besides the fields of a record
-        there are ``chosen_layer`` (missing without a dev score), ``n_seeds``, and ``few``: whether
-        the blocks are fewer than `FEW_BLOCKS`, so that the interval is approximate.
+        there are ``chosen_layer`` (missing without a dev score), ``n_seeds``, ``seed_sd`` (the
+        standard deviation over seeds), and ``few``: whether the blocks are fewer than `FEW_BLOCKS`,
+        so that the interval is approximate.
         """
         merged = _over_seeds(self.records)
         ends = [self._ends(row) for row in _dicts(merged, FOR_ENDS)]
@@ -344,7 +346,7 @@ def crossed(records: pd.DataFrame) -> pd.DataFrame:
 
 def seed_notes(rows: pd.DataFrame) -> list[str]:
     """A note for each number of seeds that is not 1: that scores are means, and on what questions
-    where the numbers differ.
+    where the numbers differ. Another one where a head that is trained by gradient has one seed.
     """
     by = [name for name in QUESTION[:4] if name in rows and rows[name].nunique() > 1]
     notes = []
@@ -355,19 +357,23 @@ def seed_notes(rows: pd.DataFrame) -> list[str]:
             where = listed([" ".join(place) for place in places], 20)
             note += f": {where}" if where else ""
         notes.append(note)
+    single = rows[(rows["n_seeds"] == 1) & rows["head"].isin(BY_GRADIENT) & rows["value"].notna()]
+    if len(single):
+        heads = listed(list(dict.fromkeys(single["head"])))
+        notes.append(f"one seed of {heads}: another seed gives another score; see --seeds")
     return notes
 
 
 def _over_seeds(records: pd.DataFrame) -> pd.DataFrame:
-    """One record for each score, with ``n_seeds``; ``value`` is the mean over seeds, ``counts``
-    those of all.
+    """One record for each score, with ``n_seeds`` and ``seed_sd``; ``value`` is the mean over
+    seeds, ``counts`` those of all.
 
     A value that one seed does not have is missing, and a note names the seed. Seeds that were
     scored on different utterances (dev trials that are drawn by the seed, say) have a mean but no
     interval. Scores that not all seeds of their question have are left out with a warning.
     """
     if not records.duplicated(LINE).any():
-        return records.assign(n_seeds=1)
+        return records.assign(n_seeds=1, seed_sd=np.nan)
     expected = records.groupby(["task", "corpus", "condition"])["seed"].transform("nunique")
     n_seeds = records.groupby(LINE, dropna=False)["seed"].transform("nunique")
     if (incomplete := records[n_seeds < expected]).size:
@@ -384,18 +390,27 @@ def _over_seeds(records: pd.DataFrame) -> pd.DataFrame:
         records = records[n_seeds == expected]
     groups = records.sort_values("seed", kind="stable").groupby(LINE, sort=False, dropna=False)
     rows = [_mean([*map(dict, group.to_dict("records"))]) for _, group in groups]
-    return pd.DataFrame(rows, columns=[*records.columns, "n_seeds"])
+    return pd.DataFrame(rows, columns=[*records.columns, "n_seeds", "seed_sd"])
 
 
 def _mean(rows: Sequence[Mapping[Any, Any]]) -> Row:
     """The record of several seeds."""
     first = rows[0]
-    mean = {**first, "n_seeds": len(rows), "low": None, "high": None, "counts": {}}
+    mean = {
+        **first,
+        "n_seeds": len(rows),
+        "seed_sd": np.nan,
+        "low": None,
+        "high": None,
+        "counts": {},
+    }
     missing = [row for row in rows if pd.isna(row["value"])]
     if missing:
         note = missing[0]["note"] or f"no value with seed {missing[0]['seed']}"
         return mean | {"value": None, "note": note}
     mean["value"] = sum(row["value"] for row in rows) / len(rows)
+    if len(rows) > 1:
+        mean["seed_sd"] = float(np.std([row["value"] for row in rows], ddof=1))
     if not all(row["counts"] for row in rows):
         return mean
     try:
@@ -456,7 +471,8 @@ def _controls(score: Row, cell: Sequence[Row]) -> Row:
     values = {control: row["value"] for control, row in controls.items()}
     if "types" in controls and not pd.isna(score["value"]):
         types = controls["types"]["counts"]
-        gain = paired_difference(score["counts"], types, score["metric"])
+        own = as_often(score["counts"], types)
+        gain = paired_difference(own, types, score["metric"])
         values |= {
             "selectivity": gain.difference,
             "selectivity_low": gain.low,

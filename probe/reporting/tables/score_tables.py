@@ -12,7 +12,7 @@ import pandas as pd
 
 from probe.data.conditions.grammar import CLEAN
 from probe.measures.metrics import metric_of
-from probe.records import QUESTION
+from probe.records import BY_GRADIENT, QUESTION
 from probe.reporting.layer_choices import choice_notes, with_choice
 from probe.reporting.scores import BASELINES, Scores, with_all_labels
 from probe.reporting.tables import grid
@@ -58,9 +58,11 @@ LEFT_OUT_IF_ALL = {
     "train domain": "",
     "test domain": "",
     "seeds": "1",
+    "seed sd": DASH,
     "note": "",
 } | dict.fromkeys([*OTHER_SCORES, *SHAPE], DASH)
-ALIGNED_RIGHT = {"layer", INTERVAL, SCORE_INTERVAL, *OTHER_SCORES, "n", "blocks", "seeds", *SHAPE}
+NUMBERS = ("n", "blocks", "seeds", "seed sd")
+ALIGNED_RIGHT = {"layer", INTERVAL, SCORE_INTERVAL, *OTHER_SCORES, *NUMBERS, *SHAPE}
 
 
 def to_markdown(rows: pd.DataFrame, layers: bool) -> str:
@@ -101,12 +103,22 @@ def grid_of(rows: pd.DataFrame, layers: bool, titled: bool = False) -> Grid:
     ]
     columns |= _layer_columns(cells) if layers else _chosen_columns(cells)
     columns |= {"n": map(str, rows["n"]), "seeds": map(str, rows["n_seeds"])}
+    columns["seed sd"] = [seed_spread(row) for row in cells]
     columns |= {"blocks": map(str, rows["n_blocks"]), "note": rows["note"]}
     cells_of = {
         Column(name, number=name in ALIGNED_RIGHT): column for name, column in columns.items()
     }
     notes = [] if layers else choice_notes(rows)
     return of_columns(cells_of, LEFT_OUT_IF_ALL, notes=notes, **about)
+
+
+def seed_spread(row: Row) -> Cell:
+    """The standard deviation over seeds, in the unit of the score; ``one seed`` where it is unknown
+    for a head whose score depends on the seed.
+    """
+    if not math.isnan(row["seed_sd"]):
+        return Cell(metric_of(row["metric"]).text(row["seed_sd"]), value=row["seed_sd"])
+    return Cell("one seed" if row["head"] in BY_GRADIENT else DASH)
 
 
 def _layer_columns(cells: list[dict[Hashable, Any]]) -> Cells:
