@@ -23,7 +23,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from exhaustive import mostly_nightly
-from scipy import stats
+from scipy import special, stats
 from scored import domain_matrices, robustness_text, summary_rows
 from test_tables import curve, frame, record
 
@@ -293,45 +293,102 @@ def test_a_ratio_to_what_lies_within_its_noise_is_undefined() -> None:
     )
 
 
-def simulated(n_blocks: int, seed: int, rates: Sequence[float]) -> list[Counts]:
-    """Scores of the same speakers, good ones good in all; Beta with a mean of each rate."""
-    generator = np.random.default_rng([n_blocks, seed])
-    n = np.maximum(1, 20 * generator.lognormal(0, 0.5, n_blocks)).astype(int)
-    good = generator.uniform(size=n_blocks)
-    return [
-        ratio(
-            generator.binomial(n, stats.beta.ppf(good, 8 * rate, 8 - 8 * rate)).tolist(), n.tolist()
-        )
-        for rate in rates
+def beta_shares(generator: np.random.Generator, n: Any, rates: Sequence[float]) -> list[Any]:
+    """Hits of speakers whose shares are Beta(8p, 8 - 8p); good speakers are good in all scores."""
+    good = generator.uniform(size=len(n))
+    return [generator.binomial(n, stats.beta.ppf(good, 8 * rate, 8 - 8 * rate)) for rate in rates]
+
+
+def logit_normal_shares(
+    generator: np.random.Generator, n: Any, rates: Sequence[float]
+) -> list[Any]:
+    """Hits of speakers whose shares are logit-normal with standard deviation 1, of which scores
+    have 0.7 of the variance in common.
+    """
+    nodes, weights = np.polynomial.hermite_e.hermegauss(60)
+    centres = np.linspace(-6, 6, 241)
+    means = special.expit(centres[:, None] + nodes) @ weights / weights.sum()
+    common = generator.normal(size=len(n))
+    effects = [
+        math.sqrt(0.7) * common + math.sqrt(0.3) * generator.normal(size=len(n)) for _ in rates
     ]
+    return [
+        generator.binomial(n, special.expit(np.interp(rate, means, centres) + effect))
+        for rate, effect in zip(rates, effects, strict=True)
+    ]
+
+
+def gamma_rates(generator: np.random.Generator, n: Any, rates: Sequence[float]) -> list[Any]:
+    """Errors of speakers whose rates are Gamma with shape 3, and again Gamma with shape 10 in each
+    score.
+    """
+    common = generator.gamma(3, 1 / 3, len(n))
+    return [
+        generator.poisson(n * rate * common * generator.gamma(10, 0.1, len(n))) for rate in rates
+    ]
+
+
+# Name -> metric, number of utterances or words of a speaker, generator, and the true scores: clean,
+# disturbed, of another model or condition, of chance.
+SIMULATED: dict[str, tuple[str, int, Any, tuple[float, ...]]] = {
+    "Beta": ("accuracy", 20, beta_shares, (0.8, 0.6, 0.7, 0.3)),
+    "logit-normal": ("accuracy", 20, logit_normal_shares, (0.8, 0.6, 0.7, 0.3)),
+    "Gamma": ("wer", 200, gamma_rates, (0.1, 0.3, 0.15, 1.0)),
+}
+
+
+def coverage(family: str, n_blocks: int, n_corpora: int = 500) -> dict[str, float]:
+    """Measure -> how often its interval held the truth, where there was one; of simulated corpora
+    with as many speakers.
+    """
+    metric, size, draw, (c, d, o, none) = SIMULATED[family]
+    higher, sign = metric == "accuracy", 1 if metric == "accuracy" else -1
+    truths = {
+        "loss": sign * (c - d),
+        "relative": sign * (c - d) / c,
+        "mean": (d + o) / 2,
+        "mean loss": sign * (c - (d + o) / 2),
+        "relative mean loss": sign * (c - (d + o) / 2) / c,
+        "margin lost": (c - d) / (c - none),
+        "gap recovered": (d - o) / (d - c),
+        "NWER": (1 - o) / (1 - d) if higher else o / d,
+    }
+    held: dict[str, list[bool]] = {name: [] for name in truths}
+    for seed in range(n_corpora):
+        generator = np.random.default_rng([n_blocks, seed])
+        n = np.maximum(1, size * generator.lognormal(0, 0.5, n_blocks)).astype(int)
+        numbers = draw(generator, n, (c, d, o, none))
+        scores = [measure(ratio(of.tolist(), n.tolist()), metric) for of in numbers]
+        clean, disturbed, other = scores[:3]
+        loss = measures.degradation(clean, disturbed, higher)
+        mean_loss = mean_of([loss, measures.degradation(clean, other, higher)])
+        chance = scores[3] if higher else none
+        estimates = [
+            loss.estimate(),
+            measures.relative_degradation(clean, disturbed, higher),
+            mean_of([disturbed, other]).estimate(),
+            mean_loss.estimate(),
+            measures.ratio(mean_loss, clean),
+            measures.margin_lost(loss, clean, chance, higher),
+            measures.gap_recovered(disturbed, other, clean, higher),
+            measures.normalised_error(other, disturbed, higher),
+        ]
+        for (name, truth), found in zip(truths.items(), estimates, strict=True):
+            if found.low is not None and found.high is not None:
+                held[name].append(found.low <= truth <= found.high)
+    assert all(len(values) > n_corpora / 2 for values in held.values())
+    return {name: float(np.mean(values)) for name, values in held.items()}
 
 
 @pytest.mark.nightly
 @pytest.mark.parametrize("n_blocks", [7, 12, 20])
-def test_intervals_of_differences_and_ratios_hold_the_truth(n_blocks: int) -> None:
-    held: dict[str, list[bool]] = {}
-    for seed in range(500):
-        clean, disturbed, other, chance = (
-            measured(c) for c in simulated(n_blocks, seed, (0.8, 0.6, 0.7, 0.3))
-        )
-        mean_loss = mean_of([clean - disturbed, clean - other])
-        told = {
-            "loss": (measures.degradation(clean, disturbed, True).estimate(), 0.2),
-            "mean": (mean_of([disturbed, other]).estimate(), 0.65),
-            "mean loss": (mean_loss.estimate(), 0.15),
-            "relative mean loss": (measures.ratio(mean_loss, clean), 0.1875),
-            "relative": (measures.relative_degradation(clean, disturbed, True), 0.25),
-            "margin": (measures.margin_lost(clean - disturbed, clean, chance, True), 0.4),
-            "gap": (measures.gap_recovered(disturbed, other, clean, True), 0.5),
-            "nwer": (measures.normalised_error(other, disturbed, True), 0.75),
-        }
-        for name, (found, truth) in told.items():
-            if found.low is not None and found.high is not None:
-                held.setdefault(name, []).append(found.low <= truth <= found.high)
-    assert all(0.91 <= np.mean(values) <= 0.995 for values in held.values()), {
-        k: np.mean(v) for k, v in held.items()
-    }
-    assert all(len(values) > 400 for values in held.values())
+@pytest.mark.parametrize("family", SIMULATED)
+def test_intervals_of_differences_and_ratios_hold_the_truth(family: str, n_blocks: int) -> None:
+    """See docs/robustness.md for the figures and for where they do not hold."""
+    found = coverage(family, n_blocks)
+    print(family, n_blocks, {name: round(100 * value, 1) for name, value in found.items()})
+    least = 0.86 if family == "Gamma" and n_blocks < 20 else 0.91
+    assert all(least <= value <= 0.995 for value in found.values()), found
 
 
 def test_scores_of_other_utterances_are_compared_over_the_union_of_their_speakers() -> None:
