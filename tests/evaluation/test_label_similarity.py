@@ -88,6 +88,23 @@ def test_vectors_of_labels_are_the_other_side(world: Path, tmp_path: Path) -> No
     assert "mi" not in content["cells"][0] and "units" not in content["settings"]
     cells = cells_of(content)
     assert cells["1"]["cca"]["value"] > 0.5 > 0.3 > cells["0"]["cca"]["value"]
+    # Two labels in any order lie on a line, so their vectors say no more than which label it is.
+    assert cells["1"]["cca"]["chance"] == pytest.approx(cells["1"]["cca"]["value"], abs=0.02)
+    text = similarity_markdown(read_similarity(tmp_path / "similarity"))
+    assert "CCA chance" in text
+
+
+def test_vectors_that_the_layer_follows_are_above_vectors_in_random_order(tmp_path: Path) -> None:
+    world = write_words(tmp_path)
+    generator = np.random.default_rng(3)  # as `write_words`: the means of the phones
+    means = {name: 1.5 * generator.standard_normal(4) for name in "abc"}
+    # Of words, the mean over phones: a sum of letters that a shuffled order does not have.
+    words = sorted(WORDS)
+    np.save(tmp_path / "sums.npy", [np.mean([means[a] for a in word], axis=0) for word in words])
+    (tmp_path / "sums.txt").write_text("\n".join(words) + "\n")
+    content = compared(world, tmp_path, tier="word", vectors=tmp_path / "sums.npy")
+    planted = cells_of(content)["1"]["cca"]
+    assert planted["value"] > planted["chance"] + 0.05
 
 
 def test_labels_have_equal_shares_of_the_sample(world: Path, tmp_path: Path) -> None:
