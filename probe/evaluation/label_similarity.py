@@ -4,9 +4,10 @@ With labels alone, the other side of CCA is their one-hot rows (CCA-phone, CCA-w
 units of each layer give the mutual information with the labels (MI-phone, MI-word). With vectors it
 is the vector of each row's label (CCA-AGWE, CCA-GloVe ...; Pasad et al. 2021, arXiv 2107.04734, and
 2024, arXiv 2307.00162). Test rows have labels of training rows, so a layer that only knows which
-label it is correlates with any vectors: ``chance`` is the value with the vectors in random order
-over the labels, the mean of `N_SHUFFLES` draws (as control tasks, Hewitt & Liang 2019,
-arXiv 1909.03368).
+label it is correlates with any vectors: ``chance`` is the highest value of `N_SHUFFLES` random
+orders of the vectors over the labels, so a value above it has p = 0.05 in a permutation test
+(a control task, Hewitt & Liang 2019, arXiv 1909.03368). Dev chooses among the epsilons of the true
+order.
 
 Labels have equal shares of the sample, as published: at most ``n_sample`` / labels rows of each,
 drawn at random. One-hot rows are of the `MOST_LABELS` most frequent labels that have a row for each
@@ -37,7 +38,7 @@ log = logging.getLogger("probe")
 
 MOST_LABELS = 500  # Pasad et al. take the 500 most frequent words
 UNITS_PER_LABEL = 10  # about as published: 500 units of 39 phones, 5000 of 500 words
-N_SHUFFLES = 5
+N_SHUFFLES = 19
 ROWS_PER_UNIT = 20  # of the rows that units are fitted to, where rows are few
 
 
@@ -149,11 +150,13 @@ class LabelComparison:
                 sample = Sample(rows, pairs.bounds)
                 cell: Cell = {"layer": layer, "other_layer": ""}
                 side = HeldOutSide(sample, parts)
-                cell["cca"] = of_cca(held_out_cca(side, other)[0])
-                if shuffled:
-                    values = [held_out_cca(side, item)[0].estimate.value for item in shuffled]
-                    known = [value for value in values if value is not None]
-                    cell["cca"]["chance"] = rounded(float(np.mean(known))) if known else None
+                result = held_out_cca(side, other)[0]
+                cell["cca"] = of_cca(result)
+                if shuffled and result.epsilons:
+                    epsilons = sorted(set(result.epsilons))
+                    orders = [held_out_cca(side, item, epsilons)[0] for item in shuffled]
+                    values = [order.estimate.value for order in orders]
+                    cell["cca"]["chance"] = rounded(max(value or 0.0 for value in values))
                 cell["pwcca"] = with_chance(compare(sample, other.sample).pwcca)
                 if not comparing.vectors:
                     information = held_out_information(

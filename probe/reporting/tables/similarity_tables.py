@@ -54,10 +54,10 @@ HEAD = """# Similarity of representations
 
 Intervals are 95 % and about other speakers: those of cosine and relative distance as of every mean
 (docs/statistics.md), the others by a jackknife over groups of speakers. `unrelated` is the mean
-cosine of two clean frames of the layer. CCA is PWCCA of held-out rows, and `CCA chance` that of
-vectors in random order over the labels; PWCCA is of the rows that it is fitted to, and its `chance`
-an upper bound for independent data of this size. MI is a share of the entropy of the labels, and
-`MI chance` that of shuffled labels. docs/similarity.md defines them.
+cosine of two clean frames of the layer. CCA is PWCCA of held-out rows, and `CCA chance` the highest
+of 19 random orders of vectors over labels; PWCCA is of the rows that it is fitted to, and its
+`chance` an upper bound for independent data of this size. MI is a share of the entropy of the
+labels, and `MI chance` that of shuffled labels. docs/similarity.md defines them.
 
 """
 
