@@ -21,6 +21,7 @@ from probe.evaluation.tasks import Task, open_task
 from probe.extraction.extract import extract
 from probe.protocols import NOT_OFFERED, Protocol, protocols
 from probe.records import frame_of
+from probe.reporting.scores import Scores
 
 SHORT = {"steps": 30, "evaluate_every": 15, "learning_rates": (1e-1, 1e-3), "epochs": 1}
 SHORT |= {"hidden": 8, "layers": 1, "embedding": 8, "hidden_sizes": (8,), "l2": (1e-2,)}
@@ -157,6 +158,8 @@ def test_an_intent_is_right_if_every_slot_is(spoken: tuple[str, str, Path], tmp_
     assert {*score.layer_weights} == {"0", "1", "2", "3"}
     assert sum(score.layer_weights.values()) == pytest.approx(1, abs=1e-4)
     assert {entry["learning_rate"] for entry in score.search} == {1e-1, 1e-3}
+    (shown,) = Scores.of(frame_of(done.records)).chosen().itertuples()
+    assert (shown.layer, shown.value) == ("weighted", score.value)
 
 
 def test_layers_that_do_not_fit_are_refused_with_their_size(
