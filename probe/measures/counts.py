@@ -219,6 +219,25 @@ def pooled_counts(parts: Sequence[Counts]) -> Counts:
     }
 
 
+def as_often(counts: Counts, other: Counts) -> Counts:
+    """The counts of a ratio with every utterance as often as in ``other``, which may be the counts
+    of several draws of a control together; unchanged where the other's are no multiple of them.
+    """
+    if "seeds" in counts and "seeds" in other:
+        pairs = zip(counts["seeds"], other["seeds"], strict=False)
+        return {**counts, "seeds": [as_often(*pair) for pair in pairs]}
+    if "denominator" not in counts or "denominator" not in other:
+        return counts
+    n, n_other = (int(np.sum(item["denominator"])) for item in (counts, other))
+    if not n or n_other % n:
+        return counts
+    factor = n_other // n
+    scaled = {
+        name: [value * factor for value in counts[name]] for name in ("numerator", "denominator")
+    }
+    return {**counts, **scaled}
+
+
 def several(seeds: Sequence[Counts]) -> Counts:
     """The counts of one score, trained with several seeds and tested on the same utterances:
     ``block`` and ``seeds``.

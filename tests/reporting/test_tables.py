@@ -22,7 +22,7 @@ from scored import domain_matrices, frame, layer_rows, record, summary_rows
 from probe.errors import ProbeError
 from probe.records import Record, read_records, write_records
 from probe.reporting.filters import comparable
-from probe.reporting.scores import Scores
+from probe.reporting.scores import Scores, seed_notes
 from probe.reporting.tables import files
 from probe.reporting.tables.files import write_tables
 from probe.reporting.tables.score_tables import layers_by_question, to_csv, to_json, to_markdown
@@ -827,9 +827,21 @@ def test_seeds_are_one_row_with_their_mean_and_the_layer_that_is_best_on_average
     assert (row["layer"], row["n_seeds"]) == ("0", 2)
     assert row["value"] == pytest.approx((sum(GOOD) + sum(AS_GOOD)) / 480)
     assert row["low"] < row["value"] < row["high"]
+    shares = np.array([sum(GOOD), sum(AS_GOOD)]) / 240
+    assert row["seed_sd"] == pytest.approx(shares.std(ddof=1))
     assert "seeds" in header(frame(*first, *second)) and "seeds" not in header(frame(*first))
     wide = only(summary_rows(frame(*scored(GOOD), *scored(BAD, seed=1))))
     assert wide["high"] - wide["low"] > 3 * (row["high"] - row["low"])
+
+
+def test_one_seed_of_a_head_that_is_trained_by_gradient_is_marked() -> None:
+    rows = summary_rows(frame(*scored(GOOD, head="ctc-linear")))
+    assert "one seed" in to_markdown(rows, layers=False)
+    assert seed_notes(rows) == [
+        "one seed of ctc-linear: another seed gives another score; see --seeds"
+    ]
+    convex = summary_rows(frame(*scored(GOOD)))
+    assert "one seed" not in to_markdown(convex, layers=False) and not seed_notes(convex)
 
 
 def test_a_model_without_one_of_the_seeds_is_named_and_left_out(

@@ -33,10 +33,20 @@ from probe.data.corpus import Utterance
 from probe.data.trials import Trial
 from probe.errors import ProbeError
 from probe.evaluation.dataset import Features, Problem, Score, block_of, shuffled
-from probe.evaluation.kind import AtLeastOne, Count, Kind, Main, ProjectedSettings, Rate, Several
+from probe.evaluation.kind import (
+    SEEDS,
+    AtLeastOne,
+    Count,
+    Kind,
+    Main,
+    ProjectedSettings,
+    Rate,
+    Several,
+)
 from probe.evaluation.kinds.verification_backends import (
     ON_FRAMES,
     ON_SPEAKERS,
+    TRAINED_BACKENDS,
     Backend,
     LayerRows,
     Material,
@@ -110,6 +120,11 @@ class Settings(ProjectedSettings):
             raise ValueError(f"one of the task's backends: {', '.join(backends)}")
         # Without PLDA it does not depend on the corpus.
         return headline or ("" if "plda" in backends else usual_headline(backends, ()))
+
+    @property
+    def usual_seeds(self) -> int:
+        """See `probe.evaluation.kind.Settings`."""
+        return SEEDS if set(self.backends) & set(TRAINED_BACKENDS) else 1
 
     @property
     def selects(self) -> str:
