@@ -337,7 +337,19 @@ def _form_of_trials(counts: dict[str, Any]) -> tuple[object, str] | None:
             return {name: [int(column.min()), int(column.max())]}, expected
     ranks = np.unique(counts["rank"])
     is_dense = len(ranks) and ranks[-1] == len(ranks) - 1
-    return None if is_dense else ({"rank": ranks.tolist()}, "dense ranks, 0 the lowest")
+    if not is_dense:
+        return {"rank": ranks.tolist()}, "dense ranks, 0 the lowest"
+    return _form_of_scores(counts, len(ranks)) if "score" in counts else None
+
+
+def _form_of_scores(counts: dict[str, Any], n_ranks: int) -> tuple[object, str] | None:
+    score, calibration = np.asarray(counts["score"]), counts["calibration"]
+    if len(score) != n_ranks or not np.isfinite(score).all() or (np.diff(score) < 0).any():
+        return {"score": len(score)}, f"{n_ranks} finite scores, one a rank, none below the last"
+    numbers = isinstance(calibration, list) and all(type(one) is float for one in calibration)
+    if not numbers or len(calibration) != 2 or not np.isfinite(calibration).all():
+        return {"calibration": calibration}, "a slope and an offset"
+    return None if calibration[0] >= 0 else ({"calibration": calibration}, "a slope of 0 or more")
 
 
 def _form_of_moments(counts: dict[str, Any]) -> tuple[object, str] | None:

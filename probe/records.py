@@ -11,15 +11,16 @@ Counts come in four forms, told apart by their keys:
   ``denominator``, one entry a block;
 * trials (EER, minDCF): ``block``, and one entry a trial in ``enroll`` and ``test`` (positions in
   ``block``), ``target`` (0 or 1) and ``rank`` (dense rank of the score, ascending). The EER depends
-  on the scores through their ranks only, so nothing is lost;
+  on the scores through their ranks only, so nothing is lost; those of Cllr have also ``score``,
+  one entry a rank, and ``calibration``, slope and offset of the log-likelihood ratio;
 * moments of true and predicted numbers (concordance, correlations), see
   `probe.measures.block_sums.moment_counts`;
 * influences (averages over tags), see `probe.measures.counts.influence_counts`;
 * classes (averages over classes), see `probe.measures.block_sums.class_counts`.
 
-On disk the columns in `PACKED` are text: base64 of zlib of little-endian int32 or float64; one that
-stood in an earlier line of the file already (the list is the same for every layer, the ranks for
-every metric) is written as `SAME` and 16 digits of that text's sha256.
+On disk the columns in `PACKED` are text: base64 of zlib of little-endian int32, float32 or float64;
+one that stood in an earlier line of the file already (the list is the same for every layer, the
+ranks for every metric) is written as `SAME` and 16 digits of that text's sha256.
 """
 
 import base64
@@ -48,6 +49,7 @@ Content = TypeVar("Content")
 left_out = logging.getLogger("probe.left_out")
 
 FORMAT = 4
+SEED_FOLDER = "seed"  # and the number of a further seed: in it are the records of that seed
 # What records of earlier formats do not have; they are refused, for what they lack cannot be had
 # from them.
 OLDER = {
@@ -71,6 +73,7 @@ OWN_HEADS = (OWN_HEAD, OWN_HEAD_BEAM)
 WEIGHTED = "weighted"  # a learned sum of all layers
 PER_FOLD = "per-fold"  # of a task with folds: the layer that each of them chose
 COMBINED = (WEIGHTED, PER_FOLD)  # no points of a layer curve
+DEV_LOSS = "dev_cross_entropy"  # in ``chosen``: of the chosen settings; it decides ties of layers
 NO_LAYER = "none"  # of a score that no feature has a part in
 SEVERAL = "several"  # stands where a condition's name does
 
@@ -237,6 +240,7 @@ PACKED = {
     **dict.fromkeys(("at", "true_class", "predicted_class", "n"), "<i4"),
     **dict.fromkeys(("truth", "predicted", "truth_squares"), "<f8"),
     **dict.fromkeys(("predicted_squares", "products"), "<f8"),
+    "score": "<f4",
 }
 SAME = "sha256:"
 # Records that agree in these are answers to one question.
@@ -244,6 +248,8 @@ IDENTITY = [
     *("format", "model", "revision", "task_sha256", "manifest_sha256", "audio_sha256"),
     *("seed", "recipe"),
 ]
+# Heads that are trained by gradient, whose scores depend on the seed.
+BY_GRADIENT = ("ctc-linear", "ctc-mlp", "ctc-bilstm", "am-softmax", "xvector", "superb")
 NAMES = [item.name for item in fields(Record)]
 FIELDS = set(NAMES)
 SINGLE = {
@@ -425,13 +431,17 @@ def _values(path: Path | str) -> Iterator[dict[str, Any]]:
 
 
 def files_of(path: Path | str) -> list[Path]:
-    """The file itself, or every ``.jsonl`` file in a folder, in the order of names.
+    """The file itself, or every ``.jsonl`` file in a folder, in the order of names, then those in
+    its folders of further seeds, such as ``seed1``.
 
     Raises:
         ProbeError: nothing there.
     """
     path = Path(path)
-    files = sorted(path.glob("*.jsonl")) if path.is_dir() else [path]
+    files = [path]
+    if path.is_dir():
+        of_seeds = path.glob(f"{SEED_FOLDER}[0-9]*/*.jsonl")
+        files = [*sorted(path.glob("*.jsonl")), *sorted(of_seeds)]
     if not files or not files[0].exists():
         below = path / "results"
         advice = f" Did you mean {below}?" if any(below.glob("*.jsonl")) else ""
@@ -609,17 +619,27 @@ def source_dev(records: "pd.DataFrame") -> "pd.DataFrame":
     ]
 
 
-def chosen_layers(records: "pd.DataFrame") -> "pd.DataFrame":
-    """One row per `CHOICE` that has a dev score, with the best layer in ``chosen_layer``.
+def dev_choices(records: "pd.DataFrame") -> "pd.DataFrame":
+    """The dev scores that layers are chosen by, the best of each `CHOICE` first, with ``dev_loss``.
 
-    Best by the dev value of the metric ``select_by``; ties go to the lowest layer. Controls and the
-    weighted sum do not stand for it, unless the sum is all there is. Of a task with folds it is
-    `PER_FOLD`.
+    They are those of the metric ``select_by``. Of equal ones the one with the lower `DEV_LOSS` is
+    better (infinite where a record has none), and then the lower layer. Controls are no candidates,
+    and the weighted sum is chosen only if it is all there is. Of a task with folds `PER_FOLD` comes
+    first.
     """
     dev = source_dev(records)
     dev = dev[(dev["metric"] == dev["select_by"]) & dev["value"].notna() & (dev["control"] == "")]
     is_sum = dev["layer"] == WEIGHTED
     loss = dev["value"].where(~dev["higher_is_better"].astype(bool), -dev["value"])
     loss = loss.where(dev["layer"] != PER_FOLD, -np.inf).where(~is_sum, np.inf)
-    best = dev.assign(loss=loss).sort_values(["loss", "layer_index"]).drop_duplicates(CHOICE)
+    dev_loss = [chosen.get(DEV_LOSS, np.inf) for chosen in dev["chosen"]]
+    dev = dev.assign(loss=loss, dev_loss=dev_loss)
+    return dev.sort_values(["loss", "dev_loss", "layer_index"]).drop(columns="loss")
+
+
+def chosen_layers(records: "pd.DataFrame") -> "pd.DataFrame":
+    """One row per `CHOICE` that has a dev score, with the best layer in ``chosen_layer``, see
+    `dev_choices`.
+    """
+    best = dev_choices(records).drop_duplicates(CHOICE)
     return best[[*CHOICE, "layer"]].rename(columns={"layer": "chosen_layer"})

@@ -92,10 +92,10 @@ def printed(
 
 
 def robustness_text(
-    records: pd.DataFrame | Scores, form: str, layers: bool = False, baseline: str | None = None
+    records: pd.DataFrame | Scores, form: str, layers: bool = False, all_measures: bool = False
 ) -> str:
     """The robustness tables in one format."""
-    return files.robustness(Losses(prepared(records), baseline), form, layers)
+    return files.robustness(Losses(prepared(records), all_measures), form, layers)
 
 
 def arranged(records: pd.DataFrame | Scores, by: str, *options: Any, **named: Any) -> list[Grid]:

@@ -4,6 +4,7 @@ page says what is checked.
 
 import hashlib
 import json
+import math
 import os
 import random
 import re
@@ -15,6 +16,7 @@ from dataclasses import MISSING, fields, replace
 from pathlib import Path
 from typing import Any, get_args, get_origin
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 from scored import HOSTILE, layers, scored, verified, with_counts
@@ -22,7 +24,7 @@ from scored import HOSTILE, layers, scored, verified, with_counts
 from probe.cli import cli
 from probe.errors import ProbeError
 from probe.evaluation.kinds.registry import kinds
-from probe.measures.counts import amount_counts, trial_counts
+from probe.measures.counts import amount_counts, scored_trials, trial_counts, value_of
 from probe.measures.metrics import METRICS
 from probe.record_check import VALUES, check_records, contents
 from probe.records import WEIGHTED, Record, outcomes_path, write_records
@@ -236,6 +238,38 @@ def test_trials_that_are_malformed_are_found(
     assert [(line, field) for line, field, _, should in found(tmp_path) if expected in should] == [
         (2, "counts")
     ]
+
+
+@pytest.mark.parametrize(
+    ("changed", "expected"),
+    [
+        ({}, ""),
+        ({"score": slice(1, None)}, "finite scores, one a rank, none below the last"),
+        ({"score": -1.0}, "none below the last"),
+        ({"score": math.nan}, "finite scores"),
+        ({"calibration": [1.0]}, "a slope and an offset"),
+        ({"calibration": [1, 0.5]}, "a slope and an offset"),
+        ({"calibration": [-1.0, 0.5]}, "a slope of 0 or more"),
+        ({"calibration": [3.0, 0.5]}, "by the counts"),
+    ],
+)
+def test_scores_and_their_calibration_are_checked(
+    tmp_path: Path, changed: dict[str, Any], expected: str
+) -> None:
+    records = []
+    for record in verified():
+        ranks = np.asarray(record.counts["rank"], np.float64)
+        counts = scored_trials(record.counts, ranks, (0.5, -1.0))
+        value = value_of(counts, "cllr")
+        about = {"metric": "cllr", "select_by": "cllr", "low": None, "high": None, "value": value}
+        records.append(replace(record, counts=counts, **about))
+    edit, score = changed.get("score", slice(None)), records[1].counts["score"]
+    score = score[edit] if isinstance(edit, slice) else [*score[:-1], edit]
+    counts = records[1].counts | changed | {"score": score}
+    write_records(tmp_path / "a.jsonl", [records[0], replace(records[1], counts=counts)])
+    findings = found(tmp_path)
+    assert len(findings) == bool(changed)
+    assert all(expected in should for *_, should in findings)
 
 
 def test_exchanged_ranks_do_not_give_the_value(tmp_path: Path) -> None:

@@ -229,6 +229,14 @@ seed_option = option(
     group=TRAINING,
     help="Random seed for training, sampling and the bootstrap.",
 )
+seeds_option = option(
+    "--seeds",
+    type=click.IntRange(1, 1000),
+    metavar="N",
+    group=TRAINING,
+    help="Train with N seeds from --seed on; tables show the mean and the spread. Default: 3 for "
+    "heads that are trained by gradient, 1 for others, whose solution is unique.",
+)
 limit_option = option(
     "--limit",
     type=click.IntRange(1),
@@ -393,9 +401,10 @@ def _running(**values: Any) -> "Running":
     return Running(**values)
 
 
-seed_and_again_options = built("training", _training, seed_option, again_option)
+seed_and_again_options = built("training", _training, seed_option, seeds_option, again_option)
 training_options = built(
-    "training", _training, seed_option, again_option, device_option, memory_option
+    *("training", _training, seed_option, seeds_option),
+    *(again_option, device_option, memory_option),
 )
 _model_form_options = together(
     option(

@@ -49,6 +49,7 @@ class Layout:
     sort: str
     published: bool
     robust: bool
+    all_measures: bool
     baseline: str | None
     method: "Method"
     form: str | None
@@ -134,10 +135,17 @@ class Layout:
         help="Show losses under other conditions and across domains (docs/robustness.md).",
     ),
     option(
+        "--all-measures",
+        is_flag=True,
+        group=ROWS,
+        help="Add rarely used measures: margins over chance, NWER and its kin, effective "
+        "robustness, gaps recovered, spreads of groups, outlier dimensions (docs/robustness.md).",
+    ),
+    option(
         "--baseline",
         metavar="NAME",
         group=ROWS,
-        help="Reference model of the robustness tables (default: fbank).",
+        help="Reference model of --all-measures (default: fbank).",
     ),
     option(
         "--interval",
@@ -178,8 +186,12 @@ def table(results: tuple[Path, ...], layout: Layout, to: Path | None, axis: str)
       probe table --from results/ --by models --format latex
       probe table --from results/ --filter "task=asr-*" --sort -value
     """
-    if to is None and ((layout.baseline and not layout.robust) or axis != "index"):
-        raise UsageError("--baseline needs --robust or --to; --axis needs --to.")
+    if to is None and axis != "index":
+        raise UsageError("--axis needs --to.")
+    if layout.baseline and not layout.all_measures:
+        raise UsageError("--baseline needs --all-measures: the other measures use no baseline.")
+    if layout.all_measures and to is None and not (layout.robust or layout.every_layer):
+        raise UsageError("--all-measures needs --robust, --every-layer or --to.")
     if to is not None:
         require_writable(to)
     from probe.reporting.losses import Losses
@@ -194,9 +206,10 @@ def table(results: tuple[Path, ...], layout: Layout, to: Path | None, axis: str)
     scores, text = _table(results, layout)
     click.echo(text, nl=False)
     if to is not None and layout.robust:
-        print_files(files.write_robustness(Losses(scores, layout.baseline), to))
+        losses = Losses(scores, layout.all_measures, layout.baseline)
+        print_files(files.write_robustness(losses, to))
     elif to is not None:
-        print_files(files.write_tables(scores, to, axis, layout.baseline))
+        print_files(files.write_tables(scores, to, axis, layout.all_measures, layout.baseline))
 
 
 def _table(results: tuple[Path, ...], layout: Layout) -> "tuple[Scores, str]":
@@ -222,7 +235,7 @@ def _table(results: tuple[Path, ...], layout: Layout) -> "tuple[Scores, str]":
         return scores, terminal_table(scores, width or 100)
     form = "md" if form == "text" else form
     if layout.robust:
-        losses = Losses(scores, layout.baseline)
+        losses = Losses(scores, layout.all_measures, layout.baseline)
         text = files.robustness(losses, form, layout.every_layer, excel_safe)
     elif layout.by:
         grids = arranged(scores, layout.by, layout.show or ("best",), late, sort)
@@ -233,7 +246,14 @@ def _table(results: tuple[Path, ...], layout: Layout) -> "tuple[Scores, str]":
         text = files.in_form(grids, form, excel_safe)
     else:
         text = files.scores(
-            scores, form, layout.every_layer, layout.published, late, sort, excel_safe
+            scores,
+            form,
+            layout.every_layer,
+            layout.published,
+            late,
+            sort,
+            excel_safe,
+            layout.all_measures,
         )
     return scores, text
 

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+SEEDS = 3  # of heads that are trained by gradient, whose scores depend on it
+
 
 def _several(value: object) -> tuple[Any, ...]:
     return tuple(value) if isinstance(value, list | tuple) else (value,)
@@ -83,6 +85,13 @@ class Settings(Schema):
     def domain_column(self) -> str:
         """The column whose values are trained and tested apart, if there is one."""
         return ""
+
+    @property
+    def usual_seeds(self) -> int:
+        """With how many seeds heads are trained unless the user says so: one where the solution
+        does not depend on it.
+        """
+        return 1
 
     @property
     def trains_across(self) -> bool:

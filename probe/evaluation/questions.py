@@ -8,7 +8,7 @@ for the progress, kept for a run that is interrupted, and followed by the learne
 import functools
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
 
 from probe.data.corpus import Utterance
@@ -16,9 +16,12 @@ from probe.data.label_budgets import within_budget
 from probe.evaluation.dataset import Features, Problem, Score
 from probe.evaluation.tasks import Task
 from probe.evaluation.unfinished import part_of
+from probe.measures.counts import form_of, pooled_counts
 from probe.records import WEIGHTED
 
 log = logging.getLogger("probe")
+
+DRAWS = 5  # of the labels of a control
 
 Q = TypeVar("Q")  # a kind's questions
 R = TypeVar("R")  # what it reads of a layer
@@ -76,6 +79,31 @@ class Answers(Generic[Q, R]):
 
     def _score(self, question: Q, layer: str, rows: Callable[[], R]) -> Iterable[Score]:
         return self.score(question, layer, rows())
+
+
+def draw_seeds(seed: int) -> list[int]:
+    """The seed of each draw of a control's labels; that of the first one is ``seed``."""
+    return [seed + 1_000_003 * number for number in range(DRAWS)]
+
+
+def mean_of_draws(draws: Sequence[Sequence[Score]]) -> Iterator[Score]:
+    """The scores of a control whose labels were drawn several times: their counts are those of all
+    draws together, so that the value is the mean, and ``n`` counts every draw.
+
+    Trials, and a mean average precision, are ranks within one draw: of these the first one is kept.
+
+    Args:
+        draws: the same scores in the same order for each draw.
+    """
+    for of_draws in zip(*draws, strict=True):
+        first = of_draws[0]
+        counts = [dict(score.counts) for score in of_draws if score.counts is not None]
+        if len(counts) < max(2, len(of_draws)) or form_of(counts[0]) in ("trials", "influences"):
+            yield first
+            continue
+        note = "; ".join(filter(None, [first.note, f"mean of {len(counts)} draws"]))
+        n = sum(score.n for score in of_draws)
+        yield replace(first, counts=pooled_counts(counts), n=n, note=note)
 
 
 def budgets(

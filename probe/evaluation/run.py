@@ -1,6 +1,7 @@
 """Runs a task on a model's features and writes its records."""
 
 import hashlib
+import itertools
 import logging
 import time
 from collections import Counter
@@ -45,7 +46,7 @@ from probe.measures.metrics import metric_of
 from probe.model_names import ModelName
 from probe.models.catalogue import choose_device
 from probe.models.encoder import device_name
-from probe.records import Record, iterate_records, sha256_of_outcomes, write_records
+from probe.records import SEED_FOLDER, Record, iterate_records, sha256_of_outcomes, write_records
 from probe.store.feature_store import FeatureStore
 
 log = logging.getLogger("probe")
@@ -58,6 +59,8 @@ class Training:
     Attributes:
         device: where; None takes a GPU where there is one.
         seed: of heads, drawn trials, controls and the bootstrap.
+        seeds: how many, from ``seed`` on; None takes `probe.evaluation.kind.SEEDS` for heads that
+            are trained by gradient and one for others.
         memory_bytes: for features that are held at a time; what does not fit is read again when it
             is needed.
         again: whether to train anew where records of the same question, features, code and
@@ -68,6 +71,19 @@ class Training:
     seed: int = 0
     memory_bytes: int = 4_000_000_000
     again: bool = False
+    seeds: int | None = 1
+
+    def of_seeds(self, task: Task[Any], results: Path) -> dict[Path, "Training"]:
+        """The folder of each seed's records -> how it is trained; that of the first seed is
+        ``results`` itself.
+        """
+        n_seeds = task.inner.settings.usual_seeds if self.seeds is None else self.seeds
+        return {
+            results / f"{SEED_FOLDER}{seed}" if seed > self.seed else results: replace(
+                self, seed=seed, seeds=1
+            )
+            for seed in range(self.seed, self.seed + n_seeds)
+        }
 
 
 TRAINING = Training()
@@ -135,7 +151,8 @@ def run(
     number: str = "",
 ) -> Run:
     """Trains and scores every layer, and writes
-    ``results/<model>__<task>__<corpus>__<condition>.jsonl`` for every condition.
+    ``results/<model>__<task>__<corpus>__<condition>.jsonl`` for every condition; further seeds into
+    ``results/seed1/`` and so on.
 
     What an interrupted run has finished of a task is kept in ``results/.unfinished/``; the same
     call goes on from there.
@@ -170,11 +187,13 @@ def run(
     for line in task.inner.kind.warnings(corpus.utterances):
         log.warning("%s: %s", corpus.name, line)
     done = Run([], [], [])
-    trainings = hearings(task)
-    for position, hearing in enumerate(trainings, start=1):
+    seeds = training.of_seeds(task, Path(results))
+    trainings = list(itertools.product(seeds.items(), hearings(task)))
+    for position, ((folder, of_seed), hearing) in enumerate(trainings, start=1):
         place = f"training {position} of {len(trainings)}" if len(trainings) > 1 else ""
         notes = [f"({text})" for text in (number, place) if text]
-        _train(job, hearing, " ".join([task.name, name, *notes]), done)
+        own = replace(job, results=folder, training=of_seed)
+        _train(own, hearing, " ".join([task.name, name, *notes]), done)
     say_what_scores_rest_on(task, name, done.records)
     if done.left_out:
         log.warning(
@@ -303,6 +322,8 @@ def _arguments(job: _Job, hearing: Hearing) -> dict[str, Any]:
     how = asdict(job.scope) | asdict(job.training) | {"device": job.device}
     how["conditions"] = list(job.task.settings.conditions)
     del how["again"]
+    if job.task.inner.settings.usual_seeds == 1:
+        del how["seeds"]
     return arguments_of(job.task, job.requested, job.corpus, job.stores[hearing.train[0]], how)
 
 

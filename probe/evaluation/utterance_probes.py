@@ -6,7 +6,7 @@ is scored. Here dev picks the strength, and the questions are made and asked.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ import numpy as np
 from probe.evaluation.dataset import Features, Problem, Score, layer_sum, shuffled
 from probe.evaluation.labelled_rows import LabelledRows
 from probe.evaluation.linear_search import CROSS_ENTROPY, best_of, choice_of
-from probe.evaluation.questions import Answers, budgets
+from probe.evaluation.questions import Answers, budgets, draw_seeds, mean_of_draws
 from probe.evaluation.tasks import Task
 from probe.heads.linear.weighted_sum import MOST_STEPS, Head, fit_weighted
 from probe.store.views import row_width
@@ -27,12 +27,14 @@ class Question:
     Attributes:
         labels: (row,) or (row, class) of all rows.
         chosen: positions of training rows; all where None.
+        further_draws: of a control, the labels of its other draws.
     """
 
     labels: np.ndarray
     control: str = ""
     budget: str = ""
     chosen: list[int] | None = None
+    further_draws: Sequence[np.ndarray] = ()
 
     @property
     def name(self) -> str:
@@ -57,7 +59,7 @@ class UtteranceProbes:
         head: the name of the probes in records.
         metric: the one that selects.
         loss: the key of the search that decides, see `probe.evaluation.linear_search`.
-        fit: (row, dim) training rows and their labels -> a probe for each strength.
+        fit: (row, dim) training rows, their labels and strengths -> a probe for each strength.
         sum_head: training labels -> what is trained on a learned sum of layers.
         on_dev: a probe, its rows of dev and their labels -> its entry of the search, and the (row,)
             losses of dev.
@@ -73,7 +75,7 @@ class UtteranceProbes:
     head: str
     metric: str
     loss: str = CROSS_ENTROPY
-    fit: Callable[[np.ndarray, np.ndarray], Sequence[Any]]
+    fit: Callable[[np.ndarray, np.ndarray, Sequence[float]], Sequence[Any]]
     sum_head: Callable[[np.ndarray], Head]
     on_dev: Callable[[Any, Any, np.ndarray], tuple[dict[str, Any], np.ndarray]]
     scores: Callable[[dict[str, Any], Question, Any, Any], Iterator[Score]]
@@ -96,12 +98,19 @@ class UtteranceProbes:
         )
 
     def of_layer(self, question: Question, layer: str, values: np.ndarray) -> Iterator[Score]:
-        """The scores of a question on one layer, from (row, dim) of all rows."""
-        probes = self.fit(*question.training(self.rows, values))
-        dev = values[self.rows.dev]
-        best, search = self._choice(question, probes, dev)
-        about = {"layer": layer, **search}
-        yield from self.scores(self.fields(question) | about, question, best, values)
+        """The scores of a question on one layer, from (row, dim) of all rows. The strength of
+        further draws is that of the first one.
+        """
+        settings = self.task.settings
+        probes = self.fit(*question.training(self.rows, values), settings.l2)
+        best, search = self._choice(question, probes, values[self.rows.dev])
+        fields = self.fields(question) | {"layer": layer, **search}
+        draws = [[*self.scores(fields, question, best, values)]]
+        for labels in question.further_draws:
+            other = replace(question, labels=labels)
+            (probe,) = self.fit(*other.training(self.rows, values), [best.l2])
+            draws.append([*self.scores(fields, other, probe, values)])
+        yield from mean_of_draws(draws)
         self.problem.progress.step(self.n_steps)
 
     def of_sum(self, question: Question) -> Iterator[Score]:
@@ -146,10 +155,13 @@ class UtteranceProbes:
 
     def shuffled(self, labels: np.ndarray) -> Question:
         """The control whose labels of training and of dev are in a random order."""
-        mixed = labels.copy()
-        for place in (self.rows.train, self.rows.dev):
-            mixed[place] = shuffled(labels[place].tolist(), self.problem.seed)
-        return Question(mixed, control="shuffled")
+        draws = []
+        for seed in draw_seeds(self.problem.seed):
+            mixed = labels.copy()
+            for place in (self.rows.train, self.rows.dev):
+                mixed[place] = shuffled(labels[place].tolist(), seed)
+            draws.append(mixed)
+        return Question(draws[0], control="shuffled", further_draws=draws[1:])
 
     def budgets(
         self, labels: np.ndarray, lacks: Callable[[np.ndarray], str], classes: Sequence[str] = ()

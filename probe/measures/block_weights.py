@@ -74,7 +74,7 @@ def _of_sums(counts: Counts, metric: str) -> Callable[[Ints], Floats]:
 
 
 def _of_trials(counts: Counts, metric: str) -> Callable[[Ints], Floats]:
-    measure = trial_metric(metric)
+    measure = trial_metric(metric, counts)
     enroll, test, rank = (np.array(counts[key], np.int64) for key in ("enroll", "test", "rank"))
     target, n_ranks = np.array(counts["target"], bool), int(rank.max()) + 1
     pairs, pair_of_trial = np.unique(enroll * len(counts["block"]) + test, return_inverse=True)

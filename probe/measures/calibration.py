@@ -53,7 +53,8 @@ def calibration(target: ArrayLike, scores: ArrayLike) -> tuple[float, float]:
         slope, offset = float(model.coef_[0, 0]), float(model.intercept_[0])
     if slope <= 0:
         return 0.0, float(logit(np.average(share, weights=weight)))
-    return slope / deviation, offset - slope * mean / deviation
+    slope /= deviation
+    return float(slope), float(offset - slope * mean)
 
 
 def cllrs(missed: Ints, rejected: Ints, ratios: ArrayLike) -> Floats:

@@ -15,6 +15,7 @@ are sorted by their hashes, whatever the order of the utterances. Everything is 
 
 from collections import defaultdict
 from collections.abc import Hashable, Sequence
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -31,8 +32,9 @@ from probe.measures.block_sums import (
     pooled_classes,
     sum_metric,
 )
+from probe.measures.calibration import cllrs
 from probe.measures.detection import TRIAL_METRICS, TrialMetric, cumulative_trials, ranked
-from probe.measures.metrics import EER, metric_of
+from probe.measures.metrics import CLLR, EER, metric_of
 from probe.records import hashed_block
 
 Counts = dict[str, Any]
@@ -53,9 +55,11 @@ NAMES: dict[Form, str] = {
     "classes": "sums of classes",
     "influences": "a value and the influence of each block",
 }
+# What the counts of trials may hold beside ranks, see `scored_trials`.
+CALIBRATED = {"score", "calibration"}
 # What scores of the same utterances do not share.
 OF_SCORES = {"numerator", "rank", "predicted", "predicted_squares", "products"}
-OF_SCORES |= {"value", "influence"}
+OF_SCORES |= {"value", "influence"} | CALIBRATED
 
 
 def ratio_counts(blocks: Sequence[str], numerator: ArrayLike, denominator: ArrayLike) -> Counts:
@@ -140,6 +144,19 @@ def trial_counts(
     }
 
 
+def scored_trials(counts: Counts, scores: ArrayLike, calibration: tuple[float, float]) -> Counts:
+    """The counts of trials with what Cllr needs: ``score``, the score of each rank in single
+    precision, and ``calibration``, the slope and the offset that make a log-likelihood ratio of it.
+
+    Args:
+        counts: of `trial_counts`.
+        scores: (trial,) that the ranks are of.
+        calibration: see `probe.measures.calibration.calibration`.
+    """
+    of_rank = np.unique(np.asarray(scores, np.float64)).astype(np.float32)
+    return {**counts, "score": of_rank.tolist(), "calibration": list(calibration)}
+
+
 def influence_counts(blocks: Sequence[str], tags: ArrayLike, values: ArrayLike) -> Counts:
     """What a value that is no function of sums over blocks is recorded by: ``value``, and per
     ``block`` its utterances (``n``), their ``tags`` and its ``influence`` on the value, None for
@@ -200,6 +217,25 @@ def pooled_counts(parts: Sequence[Counts]) -> Counts:
         "block": block,
         **{name: list(column) for name, column in zip(names, columns, strict=True)},
     }
+
+
+def as_often(counts: Counts, other: Counts) -> Counts:
+    """The counts of a ratio with every utterance as often as in ``other``, which may be the counts
+    of several draws of a control together; unchanged where the other's are no multiple of them.
+    """
+    if "seeds" in counts and "seeds" in other:
+        pairs = zip(counts["seeds"], other["seeds"], strict=False)
+        return {**counts, "seeds": [as_often(*pair) for pair in pairs]}
+    if "denominator" not in counts or "denominator" not in other:
+        return counts
+    n, n_other = (int(np.sum(item["denominator"])) for item in (counts, other))
+    if not n or n_other % n:
+        return counts
+    factor = n_other // n
+    scaled = {
+        name: [value * factor for value in counts[name]] for name in ("numerator", "denominator")
+    }
+    return {**counts, **scaled}
 
 
 def several(seeds: Sequence[Counts]) -> Counts:
@@ -278,7 +314,7 @@ def form_of(counts: Counts) -> Form:
     """
     keys = per_seed(counts)[0].keys()
     for form, known in FORMS.items():
-        if keys == known:
+        if keys == known or (form == "trials" and keys == known | CALIBRATED):
             return form
     raise ProbeError(
         f"counts with the keys {sorted(keys)} have none of the forms that this version knows "
@@ -314,7 +350,7 @@ def value_of(counts: Counts, metric: str = EER.name) -> float:
     if "seeds" in counts:
         return float(np.mean([value_of(item, metric) for item in per_seed(counts)]))
     if is_trials(counts):
-        measure = trial_metric(metric)
+        measure = trial_metric(metric, counts)
         return float(measure(*cumulative_trials(counts["target"], counts["rank"]))[0])
     if "influence" in counts:
         return float(counts["value"])
@@ -335,12 +371,19 @@ def value_of(counts: Counts, metric: str = EER.name) -> float:
     return float(numerator / denominator)
 
 
-def trial_metric(metric: str) -> TrialMetric:
-    """The function that computes a metric of trials.
+def trial_metric(metric: str, counts: Counts) -> TrialMetric:
+    """The function that computes a metric of these trials.
 
     Raises:
-        ProbeError: trials have no such metric.
+        ProbeError: trials have no such metric, or these counts lack the scores that it needs.
     """
+    if metric == CLLR.name:
+        if not counts.keys() >= CALIBRATED:
+            raise ProbeError(
+                f"{metric}: the counts hold ranks of trials and no scores. Run the task again."
+            )
+        slope, offset = counts["calibration"]
+        return partial(cllrs, ratios=slope * np.asarray(counts["score"], np.float64) + offset)
     if metric not in TRIAL_METRICS:
         raise ProbeError(
             f"metric {metric!r} of trials; expected one of {', '.join(TRIAL_METRICS)}."

@@ -1,5 +1,5 @@
 """Robustness: the loss of a score under other conditions, and the part of a gap that another model
-closes, each with an interval.
+recovers, each with an interval.
 
 Conventions: what each block contributes to scores of the same blocks is added and subtracted
 (`probe.measures.uncertainty`), so ``clean - disturbed`` is a paired difference, in which common
@@ -10,7 +10,7 @@ different from 0. A ratio whose
 with the scores. ``docs/robustness.md`` reports the coverage of the intervals.
 
 Sources: Shah et al., Speech Robust Bench, arXiv 2403.07937 (WERD, NWER, NWERD, WERV); Taori et al.
-2020, arXiv 2007.00644 (effective robustness); Hsu et al. 2021, arXiv 2104.01027 (the gap closed).
+2020, arXiv 2007.00644 (effective robustness). The gap recovered is our own definition.
 """
 
 import math
@@ -29,7 +29,7 @@ Floats = NDArray[np.float64]
 FEWEST_MODELS = 5  # smallest number of models for a fitted line
 
 
-def ratio(top: MeasuredScore, bottom: MeasuredScore, confidence: float = CONFIDENCE) -> Estimate:
+def ratio(top: MeasuredScore, bottom: MeasuredScore) -> Estimate:
     """Return ``top / bottom`` with Fieller's interval.
 
     r is in the interval if (top - r bottom)^2 <= tt - 2 r tb + r^2 bb, with t^2 times the variances
@@ -41,7 +41,7 @@ def ratio(top: MeasuredScore, bottom: MeasuredScore, confidence: float = CONFIDE
         if not bottom.value:
             return Estimate(None, note="division by 0")
         return Estimate(top.value / bottom.value)
-    t2 = both.quantile(confidence) ** 2
+    t2 = both.quantile() ** 2
     tt, bb = (t2 * replace(score, scale="plain").variance for score in (top, bottom))
     tb = t2 * top.covariance_with(bottom)
     a, b, c = bottom.value**2 - bb, top.value * bottom.value - tb, top.value**2 - tt
@@ -70,11 +70,7 @@ def relative_degradation(
 
 
 def margin_lost(
-    loss: MeasuredScore,
-    clean: MeasuredScore,
-    chance: MeasuredScore | float,
-    higher_is_better: bool,
-    confidence: float = CONFIDENCE,
+    loss: MeasuredScore, clean: MeasuredScore, chance: MeasuredScore | float, higher_is_better: bool
 ) -> Estimate:
     """Return the degradation relative to the clean score's margin over chance: 0 keeps the margin,
     1 loses all of it.
@@ -82,7 +78,7 @@ def margin_lost(
     It is undefined at chance, where there is nothing to lose, and therefore distinguishes an
     invariant layer from an uninformative one.
     """
-    return ratio(loss, clean - chance if higher_is_better else -clean + chance, confidence)
+    return ratio(loss, clean - chance if higher_is_better else -clean + chance)
 
 
 def normalised_error(
@@ -127,11 +123,11 @@ def variance(values: Sequence[float], confidence: float = CONFIDENCE) -> Estimat
     return Estimate(value, low, high)
 
 
-def gap_closed(
+def gap_recovered(
     a: MeasuredScore, b: MeasuredScore, c: MeasuredScore, higher_is_better: bool
 ) -> Estimate:
     """Return (A - B) / (A - C), the part of the gap between out-of-domain and in-domain training
-    that another model closes.
+    that another model recovers. This definition is our own.
 
     All scores are on the test rows of the target domain. Values below 0 (worse than A) and above 1
     (better than C) are possible. The result is undefined unless C is significantly better than A.
@@ -149,8 +145,8 @@ def gap_closed(
     if estimate.low > 0:
         return ratio(degradation(b, a, higher_is_better), gap)
     if estimate.beyond_noise:
-        return Estimate(None, note="no gap to close: in-domain training is the worse")
-    return Estimate(None, note="no gap to close: it lies within its noise")
+        return Estimate(None, note="no gap to recover: in-domain training is the worse")
+    return Estimate(None, note="no gap to recover: it lies within its noise")
 
 
 def effective_robustness(

@@ -1,4 +1,4 @@
-"""Equal error rate, minimum detection cost and DET curve of speaker verification.
+"""Equal error rate, detection costs and DET curve of speaker verification.
 
 Aim: measure how well scores separate trials of one speaker (targets) from trials of two speakers
 (non-targets).
@@ -16,6 +16,8 @@ of equal score are passed in one step, so the order of the trials cannot matter.
   Villiers 2013, "The BOSARIS toolkit").
 * minDCF (``min_dcf_0.01``, ``min_dcf_0.05``): see `min_dcfs`. Records hold none for a list with
   fewer than 10 / prior non-targets (`why_too_short`).
+* min Cllr (``min_cllr``): see `min_cllrs`; Cllr itself needs scores, see
+  `probe.measures.calibration`.
 * AUC (``auc``): the area under the ROC, which is the probability that a target has a higher score
   than a non-target, with ties counted half; higher is better. Equal to scikit-learn's
   ``roc_auc_score``.
@@ -28,13 +30,23 @@ both.
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.special import rel_entr
 
 from probe.errors import ProbeError
-from probe.measures.metrics import AUC, EER, EER_HULL, MIN_DCF_01, MIN_DCF_05, metric_of
+from probe.measures.metrics import (
+    AUC,
+    CLLR,
+    EER,
+    EER_HULL,
+    MIN_CLLR,
+    MIN_DCF_01,
+    MIN_DCF_05,
+    metric_of,
+)
 
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
@@ -158,23 +170,44 @@ def eers(missed: Ints, rejected: Ints) -> Floats:
 
 
 def hull_eers(missed: Ints, rejected: Ints) -> Floats:
-    """(row,) equal error rates of the ROC's lower convex hull.
+    """(row,) equal error rates of the ROC's lower convex hull."""
+    corners = (np.cumsum(pools, axis=1)[:, None] for pools in _pools(missed, rejected))
+    return np.array([eers(*of_row)[0] for of_row in corners])
 
-    Pooling adjacent ranks until the share of targets rises from pool to pool leaves the corners of
-    the hull.
+
+def min_cllrs(missed: Ints, rejected: Ints) -> Floats:
+    """(row,) the lowest Cllr (`probe.measures.calibration`) that an increasing function of the
+    scores reaches on these trials, in bits; lower is better, and never above 1.
+
+    In a pool with a share h of all targets and a share f of all non-targets every trial has the
+    log-likelihood ratio log(h / f), so that the cost is the sum over pools of
+
+        (h * log2(1 + f / h) + f * log2(1 + h / f)) / 2
+
+    (Brummer & du Preez 2006, section 5).
+    """
+    values = []
+    for targets, others in _pools(missed, rejected):
+        hits, alarms = targets / targets.sum(), others / others.sum()
+        nats = rel_entr(hits, hits + alarms) + rel_entr(alarms, hits + alarms)
+        values.append(-nats.sum() / (2 * np.log(2)))
+    return np.clip(values, 0.0, 1.0)  # rounding
+
+
+def _pools(missed: Ints, rejected: Ints) -> Iterator[Ints]:
+    """For each row, (2, pool) targets and non-targets in pools of adjacent ranks, pooled until the
+    share of targets rises from pool to pool: their ends are the corners of the ROC's lower convex
+    hull.
     """
     # Imported here, because tables of other metrics need not wait for it.
     from sklearn.isotonic import isotonic_regression
 
-    values = np.empty(len(missed))
-    for row, both in enumerate(np.diff(np.stack([missed, rejected], axis=1), prepend=0)):
-        targets, others = both[:, both.sum(axis=0) > 0]
-        total = targets + others
-        share = isotonic_regression(targets / total, sample_weight=total)
-        last_of_pool = np.append(np.diff(share) > 0, True)
-        corners = (np.cumsum(kind)[None, last_of_pool] for kind in (targets, others))
-        values[row] = eers(*corners)[0]
-    return values
+    for both in np.diff(np.stack([missed, rejected], axis=1), prepend=0):
+        kinds = both[:, both.sum(axis=0) > 0]
+        total = kinds.sum(axis=0)
+        share = isotonic_regression(kinds[0] / total, sample_weight=total)
+        first_of_pool = np.flatnonzero(np.append(True, np.diff(share) > 0))
+        yield np.add.reduceat(kinds, first_of_pool, axis=1)
 
 
 def min_dcfs(
@@ -231,6 +264,7 @@ TRIAL_METRICS: dict[str, TrialMetric] = {
     EER_HULL.name: hull_eers,
     MIN_DCF_01.name: functools.partial(min_dcfs, p_target=0.01),
     MIN_DCF_05.name: functools.partial(min_dcfs, p_target=0.05),
+    MIN_CLLR.name: min_cllrs,
     AUC.name: areas,
 }
 _COST = (
@@ -243,4 +277,7 @@ DEFINITIONS = {
     EER_HULL.name: "convex hull of the ROC",
     MIN_DCF_01.name: _COST.format(0.01),
     MIN_DCF_05.name: _COST.format(0.05),
+    CLLR.name: "mean of log2(1 + exp(-l)) over targets and log2(1 + exp(l)) over non-targets, "
+    "l = slope * score + offset, by logistic regression on dev",
+    MIN_CLLR.name: "the same with the best increasing function of the scores as l",
 }

@@ -63,7 +63,7 @@ def compare_groups(
     counts: Counts,
     groups: Sequence[str],
     higher_is_better: bool,
-    seed: int = 0,
+    seed: int | None = 0,
     metric: str = EER.name,
 ) -> Groups:
     """Return the scores of groups of blocks, the worst and the best, and the probability of their
@@ -74,7 +74,7 @@ def compare_groups(
     Args:
         counts: see `probe.records`.
         groups: (block,) the group of each block.
-        seed: random seed of random groups.
+        seed: random seed of the spread by chance; None leaves it out.
         metric: metric of trials; see `probe.measures.counts.value_of`.
     """
     if form_of(counts) == "influences":
@@ -104,6 +104,8 @@ def compare_groups(
         measure(parts[group.name] or {}, metric, counts["block"]) for group in (worst, best)
     )
     spread = degradation(high, low, higher_is_better).estimate(1 - (1 - CONFIDENCE) / n_pairs)
+    if seed is None:
+        return Groups(scored, worst, best, spread)
     labels = np.where(np.isin(labels, [group.name for group in ranked]), labels, "")
     chance = _spreads_of_random_groups(counts, labels, seed, metric)
     return Groups(scored, worst, best, spread, *_against(chance, spread))
@@ -113,7 +115,7 @@ def compare_blocks(
     counts: Counts,
     names: Sequence[str],
     higher_is_better: bool,
-    seed: int = 0,
+    seed: int | None = 0,
     metric: str = ACCURACY.name,
 ) -> Groups:
     """Apply `compare_groups` with each block (speaker) as a separate group.
@@ -142,6 +144,8 @@ def compare_blocks(
     worst, best = _ends(scored, higher_is_better)
     top, bottom = (best, worst) if higher_is_better else (worst, best)
     spread = _difference(top.estimate, bottom.estimate)
+    if seed is None:
+        return Groups(scored, worst, best, spread)
     _, numerators, denominators = (np.array(column) for column in zip(*ratios, strict=True))
     chance = _spreads_of_equal_blocks(numerators, denominators, seed)
     return Groups(scored, worst, best, spread, *_against(chance, spread))
@@ -193,7 +197,11 @@ def _restricted(counts: Counts, inside: NDArray[np.bool_], metric: str) -> Count
     if not 0 < n_others < len(target) or why_too_short(metric, n_others):
         return None
     block = [name for name, kept in zip(counts["block"], inside, strict=True) if kept]
-    return {"block": block, "enroll": enroll, "test": test, "target": target, "rank": rank}
+    used, dense = np.unique(rank, return_inverse=True)
+    part = {"block": block, "enroll": enroll, "test": test, "target": target, "rank": dense}
+    if "score" in counts:
+        part |= {**counts, **part, "score": np.asarray(counts["score"])[used]}
+    return part
 
 
 def _spreads_of_random_groups(

@@ -154,6 +154,23 @@ MIN_DCF_01, MIN_DCF_05 = (
     )
     for prior, least_others in (("0.01", 1000), ("0.05", 200))  # 10 / prior
 )
+CLLR = Metric(
+    "cllr",
+    "cost of log-likelihood ratios",
+    higher_is_better=False,
+    chance=1.0,
+    highest=math.inf,
+    unit="bits",
+    counts="trials",
+)
+MIN_CLLR = Metric(
+    "min_cllr",
+    "cost of log-likelihood ratios after the best calibration",
+    higher_is_better=False,
+    chance=1.0,
+    unit="bits",
+    counts="trials",
+)
 CODELENGTH = Metric(
     "codelength",
     "online codelength",
@@ -212,7 +229,7 @@ METRICS = {
         *(ACCURACY, UAR, MACRO_F1, AUC, MAP, TAG_F1),
         *(CCC, PEARSON, SPEARMAN, R2, MAE),
         *(WER, CER, PER, CODELENGTH),
-        *(EER, EER_HULL, MIN_DCF_01, MIN_DCF_05),
+        *(EER, EER_HULL, MIN_DCF_01, MIN_DCF_05, CLLR, MIN_CLLR),
         *(ABX_ERROR, PNMI, PHONE_PURITY, CLUSTER_PURITY),
     )
 }

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Hashable, Mapping
 
-import numpy as np
 import pandas as pd
 
 from probe.errors import ProbeError
@@ -13,21 +12,24 @@ from probe.reporting.scores import Scores, with_all_labels
 
 DOMAINS = ["task", "corpus", "condition", "train_condition", "metric", "head"]
 GAPS = [
-    *[*DOMAINS, "train_domain", "test_domain", "model", "layer", "baseline"],
-    *["value", "low", "high", *with_ends("in_domain", "gap", "relative", "shift")],
-    *[*with_ends("closed_first", "closed_second"), "higher_is_better", "note"],
+    *[*DOMAINS, "train_domain", "test_domain", "model", "layer", "value", "low", "high"],
+    *[*with_ends("in_domain", "gap", "relative", "shift"), "higher_is_better", "note"],
 ]
+RECOVERED = ["baseline", *with_ends("recovered_first", "recovered_second")]
 
 
-def domain_gaps(scores: Scores, baseline: str) -> pd.DataFrame:
+def domain_gaps(scores: Scores, baseline: str | None = None) -> pd.DataFrame:
     """Gaps between domains: one row for each train domain, other test domain and model; columns
-    `GAPS`.
+    `GAPS`, and `RECOVERED` with a baseline.
 
     On the test rows of a target domain, A is the baseline trained on another domain and C the
     baseline trained on the target; B is the model trained on the other domain. ``gap`` is how
-    much worse B is than the model trained on the target (C2). The model closes (A - B) / (A -
+    much worse B is than the model trained on the target (C2). The model recovers (A - B) / (A -
     C) of the baseline's gap, with C in one reading and C2 in the second. ``shift`` compares
     test rows of different domains instead, of one training.
+
+    Args:
+        baseline: a model, empty if there are no records of any; None leaves out `RECOVERED`.
     """
     rows = with_all_labels(scores.one_sampling.across_domains.tested)
     is_tested = (rows["split"] == "test") & (rows["train_domain"] != "") & rows["value"].notna()
@@ -40,14 +42,14 @@ def domain_gaps(scores: Scores, baseline: str) -> pd.DataFrame:
         for place, row in score_at.items()
         if row["train_domain"] != row["test_domain"]
     ]
-    return pd.DataFrame(gaps, columns=GAPS)
+    return pd.DataFrame(gaps, columns=GAPS if baseline is None else [*GAPS, *RECOVERED])
 
 
 def _gap_row(
     place: tuple[Hashable, ...],
     row: Row,
     score_at: Mapping[tuple[Hashable, ...], Row],
-    baseline: str,
+    baseline: str | None,
 ) -> Row:
     *question, source, target, model = place
     at = {
@@ -71,8 +73,8 @@ def _gap_row(
         "shift": ("home B", lambda home, away: degradation(home, away, higher).estimate()),
     }
     if baseline and model != baseline:
-        recipes["closed_first"] = "A B C", lambda a, b, c: measures.gap_closed(a, b, c, higher)
-        recipes["closed_second"] = "A B C2", lambda a, b, c: measures.gap_closed(a, b, c, higher)
+        for name, letters in (("recovered_first", "A B C"), ("recovered_second", "A B C2")):
+            recipes[name] = letters, lambda a, b, c: measures.gap_recovered(a, b, c, higher)
     gap = {name: row[name] for name in GAPS if name in row} | {"baseline": baseline}
     notes = []
     for name, (letters, measure) in recipes.items():
@@ -84,7 +86,7 @@ def _gap_row(
         ends = (in_domain[name] for name in ("value", "low", "high"))
         gap |= dict(zip(with_ends("in_domain"), ends, strict=True))
     note = "; ".join(dict.fromkeys(filter(None, notes)))
-    return {name: gap.get(name, np.nan) for name in GAPS} | {"note": note}
+    return gap | {"note": note}
 
 
 def _estimate(

@@ -2,10 +2,11 @@
 
 It is prepared once. Files that contradict others are left out (`probe.reporting.filters`), records
 of several seeds become one score, and a layer is chosen for each model, task, corpus, condition,
-head, train domain and budget: the one with the best dev value of the metric ``select_by``; ties go
-to the lowest layer. Every metric of that head is shown on test at this layer. When a task crosses
-domains, the layer is chosen on the dev data of the train domain. A control stands beside the score
-that it belongs to, at the same layer; a learned sum of layers beside the chosen layer.
+head, train domain and budget: the one with the best dev value of the metric ``select_by``
+(`probe.records.dev_choices` decides ties). Every metric of that head is shown on test at this
+layer. When a task crosses domains, the layer is chosen on the dev data of the train domain. A
+control stands beside the score that it belongs to, at the same layer; a learned sum of layers
+beside the chosen layer.
 
 Values are fractions; a missing value is NaN.
 """
@@ -21,12 +22,13 @@ import pandas as pd
 from probe.brief import brief, counted
 from probe.errors import ProbeError, listed
 from probe.measures.comparison import paired_difference
-from probe.measures.counts import several
+from probe.measures.counts import as_often, several
 from probe.measures.metrics import CODELENGTH, metric_of
 from probe.measures.uncertainty import FEW_BLOCKS, Method, interval
 from probe.model_names import RANDOM, unrevised
 from probe.records import (
     BUDGET,
+    BY_GRADIENT,
     CHOICE,
     NO_LAYER,
     QUESTION,
@@ -43,6 +45,7 @@ from probe.reporting.filters import (
     files_named,
     first_sampling,
 )
+from probe.reporting.layer_choices import NO_CHOICE, LayerChoices
 from probe.reporting.ties import layers_marked, models_marked
 
 Row = dict[str, Any]
@@ -51,10 +54,10 @@ WHERE = [
     *["model", "task", "corpus", "condition", "train_condition", "head", "headline"],
     *["train_domain", "test_domain", "metric", "select_by"],
 ]
-ABOUT = ["n", "n_blocks", "few", "shared_speakers", "n_seeds", "higher_is_better"]
+ABOUT = ["n", "n_blocks", "few", "shared_speakers", "n_seeds", "seed_sd", "higher_is_better"]
 STATISTICS = ["rms", "effective_rank", "anisotropy", "outlier_dims"]
 CHOSEN = [
-    *[*WHERE, "layer", "value", "low", "high"],
+    *[*WHERE, "layer", "layer_share", "layer_set", "value", "low", "high"],
     *["last_layer", "last_value", "final_value", "weighted_value"],
     *["majority", "mean", "shuffled"],
     *["types", "selectivity", "selectivity_low", "selectivity_high"],
@@ -62,7 +65,7 @@ CHOSEN = [
 ]
 LAYERS = [
     *[*WHERE, "layer", "layer_index", "value", "low", "high", "dev_value", "chosen"],
-    *[*ABOUT, "mark", "note", "depth", *STATISTICS],
+    *["layer_share", "in_layer_set", *ABOUT, "mark", "note", "depth", *STATISTICS],
 ]
 BUDGETS = [
     *[*WHERE, "layer", "layer_index", "budget", "n_train", "value", "low", "high", "chosen"],
@@ -146,8 +149,9 @@ class Scores:
 
         Values are floats, NaN where there is no finite one. Intervals are computed from the counts,
         whatever version wrote them; dev scores have none. Besides the fields of a record
-        there are ``chosen_layer`` (missing without a dev score), ``n_seeds``, and ``few``: whether
-        the blocks are fewer than `FEW_BLOCKS`, so that the interval is approximate.
+        there are ``chosen_layer`` (missing without a dev score), ``n_seeds``, ``seed_sd`` (the
+        standard deviation over seeds), and ``few``: whether the blocks are fewer than `FEW_BLOCKS`,
+        so that the interval is approximate.
         """
         merged = _over_seeds(self.records)
         ends = [self._ends(row) for row in _dicts(merged, FOR_ENDS)]
@@ -173,6 +177,11 @@ class Scores:
             return row["low"], row["high"]
         ends = interval(row["counts"], row["metric"], method=self._method, seed=row["seed"])
         return ends or (np.nan, np.nan)
+
+    @cached_property
+    def layer_choices(self) -> LayerChoices:
+        """How sure the chosen layers are."""
+        return LayerChoices(self.merged)
 
     @cached_property
     def tested(self) -> pd.DataFrame:
@@ -209,6 +218,9 @@ class Scores:
         """One row for each `SCORE` that was trained on all labels, at the layer chosen on dev;
         columns `CHOSEN`.
 
+        ``layer_share`` is the share of resamples of the dev speakers that choose this layer, and
+        ``layer_set`` the smallest set of layers that 90 % of them choose from: see
+        `probe.reporting.layer_choices`.
         ``majority``, ``shuffled`` and ``types`` are controls at this layer (see
         `probe.records.Record`); ``selectivity`` is the value less ``types``, with its interval;
         ``fbank`` and ``random`` are the values of these models in the same place: filter banks, and
@@ -230,8 +242,17 @@ class Scores:
             _chosen_row(cell) for cell in cells.values() if any(not row["control"] for row in cell)
         ]
         self._attach_baselines(rows)
+        for row in rows:
+            self._attach_choice(row)
         table = _in_order(pd.DataFrame(rows, columns=[*CHOSEN, *FOR_MARKS]))
         return models_marked(table)[CHOSEN]
+
+    def _attach_choice(self, row: Row) -> None:
+        """Put beside a layer how sure its choice is."""
+        choice = self.layer_choices.of({**row, BUDGET: ""})
+        has_layer = not pd.isna(row["layer"])
+        row["layer_share"] = choice.shares.get(row["layer"], np.nan)
+        row["layer_set"] = choice.set_text if has_layer else NO_CHOICE
 
     def _attach_baselines(self, rows: Sequence[Row]) -> None:
         """Put the values of filter banks and of random weights beside the rows of other models."""
@@ -249,7 +270,9 @@ class Scores:
         """One row for each `SCORE` that was trained on all labels, and layer; columns `LAYERS`.
 
         ``dev_value`` is the dev score of the same layer and metric, in the train domain where the
-        task crosses domains; ``chosen`` marks the layer that `chosen` shows; ``mark`` the best of
+        task crosses domains; ``chosen`` marks the layer that `chosen` shows, ``layer_share``
+        is the share of resamples of the dev speakers that choose this layer, and ``in_layer_set``
+        whether it is one of the smallest set that 90 % of them choose from; ``mark`` the best of
         the model's layers on test and those tied with it: it describes, and chooses nothing.
         `STATISTICS` are those of the record, see `probe.measures.geometry`.
 
@@ -262,8 +285,12 @@ class Scores:
         statistics = {
             name: [of.get(name, np.nan) for of in rows["statistics"]] for name in STATISTICS
         }
+        choices = [self.layer_choices.of(row) for row in _dicts(rows, CHOICE)]
+        layers = list(zip(choices, rows["layer"], strict=True))
         rows = rows.assign(
             **statistics,
+            layer_share=[choice.shares.get(layer, np.nan) for choice, layer in layers],
+            in_layer_set=[layer in choice.likely for choice, layer in layers],
             chosen=rows["layer"] == rows["chosen_layer"],
             depth=rows["depth"].astype(float),
             mark="",
@@ -319,7 +346,7 @@ def crossed(records: pd.DataFrame) -> pd.DataFrame:
 
 def seed_notes(rows: pd.DataFrame) -> list[str]:
     """A note for each number of seeds that is not 1: that scores are means, and on what questions
-    where the numbers differ.
+    where the numbers differ. Another one where a head that is trained by gradient has one seed.
     """
     by = [name for name in QUESTION[:4] if name in rows and rows[name].nunique() > 1]
     notes = []
@@ -330,19 +357,23 @@ def seed_notes(rows: pd.DataFrame) -> list[str]:
             where = listed([" ".join(place) for place in places], 20)
             note += f": {where}" if where else ""
         notes.append(note)
+    single = rows[(rows["n_seeds"] == 1) & rows["head"].isin(BY_GRADIENT) & rows["value"].notna()]
+    if len(single):
+        heads = listed(list(dict.fromkeys(single["head"])))
+        notes.append(f"one seed of {heads}: another seed gives another score; see --seeds")
     return notes
 
 
 def _over_seeds(records: pd.DataFrame) -> pd.DataFrame:
-    """One record for each score, with ``n_seeds``; ``value`` is the mean over seeds, ``counts``
-    those of all.
+    """One record for each score, with ``n_seeds`` and ``seed_sd``; ``value`` is the mean over
+    seeds, ``counts`` those of all.
 
     A value that one seed does not have is missing, and a note names the seed. Seeds that were
     scored on different utterances (dev trials that are drawn by the seed, say) have a mean but no
     interval. Scores that not all seeds of their question have are left out with a warning.
     """
     if not records.duplicated(LINE).any():
-        return records.assign(n_seeds=1)
+        return records.assign(n_seeds=1, seed_sd=np.nan)
     expected = records.groupby(["task", "corpus", "condition"])["seed"].transform("nunique")
     n_seeds = records.groupby(LINE, dropna=False)["seed"].transform("nunique")
     if (incomplete := records[n_seeds < expected]).size:
@@ -359,18 +390,27 @@ def _over_seeds(records: pd.DataFrame) -> pd.DataFrame:
         records = records[n_seeds == expected]
     groups = records.sort_values("seed", kind="stable").groupby(LINE, sort=False, dropna=False)
     rows = [_mean([*map(dict, group.to_dict("records"))]) for _, group in groups]
-    return pd.DataFrame(rows, columns=[*records.columns, "n_seeds"])
+    return pd.DataFrame(rows, columns=[*records.columns, "n_seeds", "seed_sd"])
 
 
 def _mean(rows: Sequence[Mapping[Any, Any]]) -> Row:
     """The record of several seeds."""
     first = rows[0]
-    mean = {**first, "n_seeds": len(rows), "low": None, "high": None, "counts": {}}
+    mean = {
+        **first,
+        "n_seeds": len(rows),
+        "seed_sd": np.nan,
+        "low": None,
+        "high": None,
+        "counts": {},
+    }
     missing = [row for row in rows if pd.isna(row["value"])]
     if missing:
         note = missing[0]["note"] or f"no value with seed {missing[0]['seed']}"
         return mean | {"value": None, "note": note}
     mean["value"] = sum(row["value"] for row in rows) / len(rows)
+    if len(rows) > 1:
+        mean["seed_sd"] = float(np.std([row["value"] for row in rows], ddof=1))
     if not all(row["counts"] for row in rows):
         return mean
     try:
@@ -431,7 +471,8 @@ def _controls(score: Row, cell: Sequence[Row]) -> Row:
     values = {control: row["value"] for control, row in controls.items()}
     if "types" in controls and not pd.isna(score["value"]):
         types = controls["types"]["counts"]
-        gain = paired_difference(score["counts"], types, score["metric"])
+        own = as_often(score["counts"], types)
+        gain = paired_difference(own, types, score["metric"])
         values |= {
             "selectivity": gain.difference,
             "selectivity_low": gain.low,

@@ -1,4 +1,4 @@
-"""Which group of speakers a model serves worst, and how far its groups lie apart."""
+"""Which group of speakers a model serves worst, and on request how far its groups lie apart."""
 
 from collections.abc import Sequence
 
@@ -12,17 +12,20 @@ from probe.reporting.layer_scores import PLACE, Layer, Row, columns_of, with_end
 
 GROUPS = [
     *[*PLACE, "condition", "column", "n_groups", "n_few"],
-    *["worst", "worst_value", "worst_low", "worst_high", "best", "best_value"],
-    *[*with_ends("spread"), "by_chance", "probability", "note"],
+    *["worst", "worst_value", "worst_low", "worst_high", "note"],
 ]
+SPREAD = ["best", "best_value", *with_ends("spread"), "by_chance", "probability"]
 
 
-def worst_groups(layers: Sequence[Layer]) -> pd.DataFrame:
-    """The worst and the best group at the chosen layers, one row for each condition and column
-    of groups; columns `GROUPS`.
+def worst_groups(layers: Sequence[Layer], with_spread: bool = False) -> pd.DataFrame:
+    """The worst group at the chosen layers, one row for each condition and column of groups;
+    columns `GROUPS`.
 
     Groups are the speakers, and the values of each manifest column that is the same within
     every speaker. One condition is enough.
+
+    Args:
+        with_spread: adds the best group and how far both lie apart, columns `SPREAD`.
     """
     every = {name for layer in layers for name in layer.rows}
     order = {name: rank for rank, name in enumerate([CLEAN, *by_severity(every - {CLEAN})])}
@@ -33,13 +36,14 @@ def worst_groups(layers: Sequence[Layer]) -> pd.DataFrame:
         if layer.is_chosen and row["counts"]
     ]
     scored.sort(key=lambda item: (*map(item[0].about.get, PLACE[:-1]), order[item[1]["condition"]]))
-    rows = [row for layer, score in scored for row in _group_rows(layer, score)]
-    return pd.DataFrame(rows, columns=GROUPS)
+    rows = [row for layer, score in scored for row in _group_rows(layer, score, with_spread)]
+    return pd.DataFrame(rows, columns=[*GROUPS, *(SPREAD if with_spread else [])])
 
 
-def _group_rows(layer: Layer, row: Row) -> list[Row]:
+def _group_rows(layer: Layer, row: Row, with_spread: bool) -> list[Row]:
     """The rows of one score: for its speakers, and for each column that groups them."""
-    counts, seed, metric = row["counts"], int(row["seed"]), str(row["metric"])
+    counts, metric = row["counts"], str(row["metric"])
+    seed = int(row["seed"]) if with_spread else None
     groups: dict[str, Groups] = {}
     # A trial has two speakers; where there is a block for each utterance, no speaker is known.
     if not metric_of(metric).of_trials and len(counts["block"]) < row["n"]:

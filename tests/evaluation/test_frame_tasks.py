@@ -281,8 +281,11 @@ def test_types_tell_a_layer_that_knows_them_from_one_that_knows_the_label(tmp_pa
     real, control = by_layer(done, "test"), by_layer(done, "test", "types")
     assert min(real["label"].value, real["word"].value, control["word"].value) > 0.97
     assert control["label"].value < 0.75  # six words share a label, and draw one of four each
-    frames = control["word"].n
-    assert control["word"].note == f"{frames} of {frames} frames are of types that training has"
+    frames = real["word"].n
+    assert control["word"].n == 5 * frames
+    assert control["word"].note == (
+        f"{frames} of {frames} frames are of types that training has; mean of 5 draws"
+    )
     assert real["word"].note == ""
 
 

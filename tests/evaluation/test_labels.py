@@ -132,8 +132,15 @@ def test_an_online_code_is_shorter_where_a_layer_holds_the_labels(records: list[
         assert code.value == value_of(code.counts)
         assert sum(part["bits"] for part in code.curve) / 48 == pytest.approx(code.value)
         assert sum(part["n"] for part in code.curve) == 48
-        assert code.low < code.value < code.high
-        assert code.note == "4 classes: 2.00 bits by the uniform code"
+        assert (code.low, code.high) == (None, None)
+        assert code.chosen["total_kbit"] == pytest.approx(48 * code.value / 1000)
+        assert code.chosen["compression"] == pytest.approx(2 / code.value)
+        assert 0 < code.chosen["order_sd"] < 1
+        assert code.note == (
+            "4 classes: 2.00 bits by the uniform code, compression "
+            f"{code.chosen['compression']:.2f}; {code.chosen['total_kbit']:.3g} kbit in total; "
+            f"standard deviation over 5 orders {code.chosen['order_sd']:.2f} bits"
+        )
     assert codes["1"].value < 0.7 * codes["0"].value
 
 
@@ -197,7 +204,8 @@ def test_tables_show_what_stands_beside(records: list[Record], tmp_path: Path) -
         "–",
     )
     (code,) = only(records, metric="codelength", layer="1")
-    assert lines[1]["% [95 % interval]"].startswith(f"{code.value:.2f} [")
+    assert lines[1]["% [95 % interval]"].startswith(f"{code.value:.2f}")
+    assert "compression" in lines[1]["note"] and "over 5 orders" in lines[1]["note"]
     curves = grid.to_markdown(budget_grids(budget_rows(frame_of(records))))
     assert "1/class (4) | 2/class (8) | 3s (10) | 20 (20) | all (48)" in " ".join(curves.split())
     assert [line.split("|")[1].strip() for line in curves.splitlines()[4:] if "|" in line] == [

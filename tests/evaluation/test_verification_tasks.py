@@ -2,6 +2,7 @@
 the records say.
 """
 
+import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +22,7 @@ from probe.evaluation.kinds import verify
 from probe.evaluation.kinds.verification_backends import Voices
 from probe.evaluation.run import Run
 from probe.evaluation.tasks import open_task
+from probe.measures.calibration import calibration
 from probe.measures.counts import value_of
 from probe.measures.detection import DEFINITIONS
 from probe.measures.uncertainty import interval
@@ -29,6 +31,7 @@ from probe.store.stores import select_store
 
 DIM, N_EACH = 12, 4
 SPLITS = {"train": 30, "dev": 10, "test": 10}
+COSTS = ("min_dcf_0.01", "min_dcf_0.05", "cllr", "min_cllr")
 POOLED = ["cosine", "cosine-standardised", "lda", "plda", "am-softmax"]
 
 
@@ -127,7 +130,7 @@ def test_every_metric_can_be_recomputed_from_the_record_and_says_its_definition(
     answered: Run,
 ) -> None:
     read = list(iterate_records(answered.path))
-    assert {record.metric for record in read} == {"eer", "min_dcf_0.01", "min_dcf_0.05"}
+    assert {record.metric for record in read} == {"eer", *COSTS}
     for record in read:
         if record.counts:
             assert record.value == value_of(record.counts, record.metric)
@@ -148,9 +151,37 @@ def test_a_min_dcf_of_fewer_than_ten_expected_false_acceptances_has_no_value(ans
     assert notes["min_dcf_0.01"] == {(True, "270 non-target trials; min_dcf_0.01 needs 1,000")}
 
 
+def test_cllr_is_of_scores_that_are_calibrated_on_dev_and_kept(answered: Run) -> None:
+    of_place: dict[tuple[str, str, str], dict[str, Record]] = {}
+    for record in iterate_records(answered.path):
+        if record.metric == "cllr":
+            place = (record.head, record.layer, record.control)
+            of_place.setdefault(place, {})[record.split] = record
+    assert len(of_place) == len(POOLED) * 2 * 2
+    for dev, test in (both.values() for both in of_place.values()):
+        scores = np.asarray(dev.counts["score"])[dev.counts["rank"]]
+        fitted = calibration(dev.counts["target"], scores)
+        assert test.counts["calibration"] == dev.counts["calibration"] == pytest.approx(fitted)
+    planted_layer = [r for (_, layer, _), r in of_place.items() if layer == "1"]
+    assert max(both["test"].value or 9 for both in planted_layer if not both["test"].control) < 1
+    lowest = values(answered.records, "min_cllr")
+    assert all(
+        lowest[head, layer] <= (of_place[head, layer, ""]["test"].value or 0) + 1e-6
+        for head, layer in lowest
+    )
+    outcomes = answered.path.parent / "outcomes" / answered.path.name
+    said = [json.loads(line) for line in outcomes.read_text().splitlines()]
+    assert {line["head"] for line in said} == set(POOLED)
+    for head in POOLED:
+        lines = [line for line in said if line["head"] == head]
+        counts = of_place[head, lines[0]["layer"], ""]["test"].counts
+        kept = np.asarray(counts["score"])[counts["rank"]]
+        np.testing.assert_array_equal(kept, np.float32([line["score"] for line in lines]))
+
+
 def test_a_list_of_trials_is_written_once(answered: Run) -> None:
     lines = answered.path.read_text().splitlines()
-    assert len(lines) == len(POOLED) * 2 * 2 * 2 * 3
+    assert len(lines) == len(POOLED) * 2 * 2 * 2 * 5
     assert sum('"enroll":"e' in line for line in lines) == 2, "one for dev, one for test"
     assert sum('"rank":"e' in line for line in lines) <= len(lines) / 3
 
@@ -163,7 +194,9 @@ def test_the_search_of_a_trained_head_is_in_the_record_and_dev_picks_from_it(ans
     ]
     for record in own:
         grid = [(entry["learning_rate"], entry["epochs"]) for entry in record.search]
-        assert grid == [(rate, epochs) for rate in (1e-2, 1e-3) for epochs in (4, 8, 12, 16, 20)]
+        assert grid == [
+            (rate, epochs) for rate in (1e-2, 3e-3, 1e-3) for epochs in (4, 8, 12, 16, 20)
+        ]
         best = min(record.search, key=lambda entry: entry["dev_eer"])
         assert record.value == best["dev_eer"]
         assert {name: record.chosen[name] for name in ("learning_rate", "epochs")} == {
@@ -205,7 +238,7 @@ def test_the_convex_hull_is_a_metric_of_its_own(
 ) -> None:
     done = ran(planted, tmp_path, backends=["cosine"], eer="convex-hull", controls=[])
     assert {(r.metric, r.select_by) for r in done.records} == {
-        (name, "eer_hull") for name in ("eer_hull", "min_dcf_0.01", "min_dcf_0.05")
+        (name, "eer_hull") for name in ("eer_hull", *COSTS)
     }
     polygon = values(answered.records)
     assert all(value <= polygon[place] for place, value in values(done.records, "eer_hull").items())

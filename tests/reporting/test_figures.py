@@ -56,7 +56,7 @@ def scores_of(*records: Any) -> Scores:
 
 
 def conditions_of(records: pd.DataFrame) -> pd.DataFrame:
-    return Losses(Scores.of(records), "").chosen
+    return Losses(Scores.of(records)).chosen
 
 
 def budgets_of(records: pd.DataFrame) -> pd.DataFrame:

@@ -647,7 +647,7 @@ def test_ways_to_arrange_exclude_each_other(tmp_path: Path) -> None:
             "--by and --pivot: use one of them at a time",
         ),
         (["--show", "final"], "--show needs --by models"),
-        (["--baseline", "mfcc"], "--baseline needs --robust or --to"),
+        (["--baseline", "mfcc"], "--baseline needs --all-measures"),
         (["--axis", "depth"], "--axis needs --to"),
     ]:
         done = CliRunner().invoke(cli, [*asked, *options])

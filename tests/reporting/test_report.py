@@ -168,6 +168,19 @@ def test_the_answer_names_the_best_model_its_layer_the_next_and_who_is_near_chan
     assert "Only 10 speakers" in answer["caution"]
 
 
+def test_a_preset_says_how_it_differs_from_its_protocol() -> None:
+    preset, plain = answers(
+        chosen_of(
+            frame(
+                *asked("org/a", "superb-ks", [0.5, 0.9, 0.7], n_blocks=40),
+                *asked("org/a", "words", [0.5, 0.9, 0.7], n_blocks=40),
+            )
+        )
+    )
+    assert preset["protocol"].startswith("SUPERB KS") and len(preset["deviations"]) == 4
+    assert (plain["protocol"], plain["deviations"]) == ("", [])
+
+
 def test_many_speakers_need_no_caution_and_a_lone_model_wins_nothing() -> None:
     (answer,) = answers(chosen_of(frame(*asked("org/a", "words", [0.5, 0.9, 0.7], n_blocks=40))))
     assert answer["caution"] == ""

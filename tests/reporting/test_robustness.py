@@ -23,7 +23,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from exhaustive import mostly_nightly
-from scipy import stats
+from scipy import special, stats
 from scored import domain_matrices, robustness_text, summary_rows
 from test_tables import curve, frame, record
 
@@ -40,14 +40,17 @@ from probe.measures.uncertainty import Estimate, MeasuredScore, interval, measur
 from probe.records import Record, write_records
 from probe.reporting.figures.style import missing_matplotlib
 from probe.reporting.filters import first_sampling
-from probe.reporting.losses import MEAN, WORST, Losses
+from probe.reporting.further_measures import MEAN
+from probe.reporting.layer_scores import mean_of
+from probe.reporting.losses import Losses
 from probe.reporting.scores import Scores, crossed
 from probe.reporting.tables.files import robustness, write_robustness, write_tables
 from probe.reporting.tables.robustness_tables import every_layer
 
 
 def losses(records: pd.DataFrame, baseline: str | None = None, all_heads: bool = False) -> Losses:
-    return Losses(Scores.of(records, all_heads), baseline)
+    """The losses of records, with all measures."""
+    return Losses(Scores.of(records, all_heads), True, baseline)
 
 
 def condition_rows(records: pd.DataFrame, all_heads: bool = False) -> pd.DataFrame:
@@ -68,6 +71,7 @@ def gap_rows(records: pd.DataFrame, baseline: str) -> pd.DataFrame:
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "robustness"
 N_BLOCKS, N_EACH = 12, 25
+ENDS = ("", "_low", "_high")
 LOSS = {
     "clean": 0.0,
     "noise:white@20dB": 0.05,
@@ -289,41 +293,102 @@ def test_a_ratio_to_what_lies_within_its_noise_is_undefined() -> None:
     )
 
 
-def simulated(n_blocks: int, seed: int, rates: Sequence[float]) -> list[Counts]:
-    """Scores of the same speakers, good ones good in all; Beta with a mean of each rate."""
-    generator = np.random.default_rng([n_blocks, seed])
-    n = np.maximum(1, 20 * generator.lognormal(0, 0.5, n_blocks)).astype(int)
-    good = generator.uniform(size=n_blocks)
+def beta_shares(generator: np.random.Generator, n: Any, rates: Sequence[float]) -> list[Any]:
+    """Hits of speakers whose shares are Beta(8p, 8 - 8p); good speakers are good in all scores."""
+    good = generator.uniform(size=len(n))
+    return [generator.binomial(n, stats.beta.ppf(good, 8 * rate, 8 - 8 * rate)) for rate in rates]
+
+
+def logit_normal_shares(
+    generator: np.random.Generator, n: Any, rates: Sequence[float]
+) -> list[Any]:
+    """Hits of speakers whose shares are logit-normal with standard deviation 1, of which scores
+    have 0.7 of the variance in common.
+    """
+    nodes, weights = np.polynomial.hermite_e.hermegauss(60)
+    centres = np.linspace(-6, 6, 241)
+    means = special.expit(centres[:, None] + nodes) @ weights / weights.sum()
+    common = generator.normal(size=len(n))
+    effects = [
+        math.sqrt(0.7) * common + math.sqrt(0.3) * generator.normal(size=len(n)) for _ in rates
+    ]
     return [
-        ratio(
-            generator.binomial(n, stats.beta.ppf(good, 8 * rate, 8 - 8 * rate)).tolist(), n.tolist()
-        )
-        for rate in rates
+        generator.binomial(n, special.expit(np.interp(rate, means, centres) + effect))
+        for rate, effect in zip(rates, effects, strict=True)
     ]
 
 
-@pytest.mark.nightly
-@pytest.mark.parametrize("n_blocks", [7, 20])
-def test_intervals_of_differences_and_ratios_hold_the_truth(n_blocks: int) -> None:
-    held: dict[str, list[bool]] = {}
-    for seed in range(250):
-        clean, disturbed, other, chance = (
-            measured(c) for c in simulated(n_blocks, seed, (0.8, 0.6, 0.7, 0.3))
-        )
-        told = {
-            "loss": (measures.degradation(clean, disturbed, True).estimate(), 0.2),
-            "relative": (measures.relative_degradation(clean, disturbed, True), 0.25),
-            "margin": (measures.margin_lost(clean - disturbed, clean, chance, True), 0.4),
-            "gap": (measures.gap_closed(disturbed, other, clean, True), 0.5),
-            "nwer": (measures.normalised_error(other, disturbed, True), 0.75),
-        }
-        for name, (found, truth) in told.items():
-            if found.low is not None and found.high is not None:
-                held.setdefault(name, []).append(found.low <= truth <= found.high)
-    assert all(0.91 <= np.mean(values) <= 0.995 for values in held.values()), {
-        k: np.mean(v) for k, v in held.items()
+def gamma_rates(generator: np.random.Generator, n: Any, rates: Sequence[float]) -> list[Any]:
+    """Errors of speakers whose rates are Gamma with shape 3, and again Gamma with shape 10 in each
+    score.
+    """
+    common = generator.gamma(3, 1 / 3, len(n))
+    return [
+        generator.poisson(n * rate * common * generator.gamma(10, 0.1, len(n))) for rate in rates
+    ]
+
+
+# Name -> metric, number of utterances or words of a speaker, generator, and the true scores: clean,
+# disturbed, of another model or condition, of chance.
+SIMULATED: dict[str, tuple[str, int, Any, tuple[float, ...]]] = {
+    "Beta": ("accuracy", 20, beta_shares, (0.8, 0.6, 0.7, 0.3)),
+    "logit-normal": ("accuracy", 20, logit_normal_shares, (0.8, 0.6, 0.7, 0.3)),
+    "Gamma": ("wer", 200, gamma_rates, (0.1, 0.3, 0.15, 1.0)),
+}
+
+
+def coverage(family: str, n_blocks: int, n_corpora: int = 500) -> dict[str, float]:
+    """Measure -> how often its interval held the truth, where there was one; of simulated corpora
+    with as many speakers.
+    """
+    metric, size, draw, (c, d, o, none) = SIMULATED[family]
+    higher, sign = metric == "accuracy", 1 if metric == "accuracy" else -1
+    truths = {
+        "loss": sign * (c - d),
+        "relative": sign * (c - d) / c,
+        "mean": (d + o) / 2,
+        "mean loss": sign * (c - (d + o) / 2),
+        "relative mean loss": sign * (c - (d + o) / 2) / c,
+        "margin lost": (c - d) / (c - none),
+        "gap recovered": (d - o) / (d - c),
+        "NWER": (1 - o) / (1 - d) if higher else o / d,
     }
-    assert all(len(values) > 200 for values in held.values())
+    held: dict[str, list[bool]] = {name: [] for name in truths}
+    for seed in range(n_corpora):
+        generator = np.random.default_rng([n_blocks, seed])
+        n = np.maximum(1, size * generator.lognormal(0, 0.5, n_blocks)).astype(int)
+        numbers = draw(generator, n, (c, d, o, none))
+        scores = [measure(ratio(of.tolist(), n.tolist()), metric) for of in numbers]
+        clean, disturbed, other = scores[:3]
+        loss = measures.degradation(clean, disturbed, higher)
+        mean_loss = mean_of([loss, measures.degradation(clean, other, higher)])
+        chance = scores[3] if higher else none
+        estimates = [
+            loss.estimate(),
+            measures.relative_degradation(clean, disturbed, higher),
+            mean_of([disturbed, other]).estimate(),
+            mean_loss.estimate(),
+            measures.ratio(mean_loss, clean),
+            measures.margin_lost(loss, clean, chance, higher),
+            measures.gap_recovered(disturbed, other, clean, higher),
+            measures.normalised_error(other, disturbed, higher),
+        ]
+        for (name, truth), found in zip(truths.items(), estimates, strict=True):
+            if found.low is not None and found.high is not None:
+                held[name].append(found.low <= truth <= found.high)
+    assert all(len(values) > n_corpora / 2 for values in held.values())
+    return {name: float(np.mean(values)) for name, values in held.items()}
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("n_blocks", [7, 12, 20])
+@pytest.mark.parametrize("family", SIMULATED)
+def test_intervals_of_differences_and_ratios_hold_the_truth(family: str, n_blocks: int) -> None:
+    """See docs/robustness.md for the figures and for where they do not hold."""
+    found = coverage(family, n_blocks)
+    print(family, n_blocks, {name: round(100 * value, 1) for name, value in found.items()})
+    least = 0.86 if family == "Gamma" and n_blocks < 20 else 0.91
+    assert all(least <= value <= 0.995 for value in found.values()), found
 
 
 def test_scores_of_other_utterances_are_compared_over_the_union_of_their_speakers() -> None:
@@ -364,22 +429,24 @@ def test_the_variance_over_samplings_has_the_interval_of_chi_squared_and_needs_t
     )
 
 
-def test_the_gap_closed_is_undefined_within_noise_and_may_leave_0_and_1() -> None:
-    def closed(*hits: int, higher: bool = True) -> Estimate:
+def test_the_gap_recovered_is_undefined_within_noise_and_may_leave_0_and_1() -> None:
+    def recovered(*hits: int, higher: bool = True) -> Estimate:
         a, b, c = (measured(ratio([n - 1, n, n + 1, n, n, n], [20] * 6)) for n in hits)
-        return measures.gap_closed(a, b, c, higher)
+        return measures.gap_recovered(a, b, c, higher)
 
-    assert closed(8, 11, 14).value == pytest.approx(0.5)
-    assert closed(8, 6, 14).value == pytest.approx(-1 / 3)
-    assert closed(8, 17, 14).value == pytest.approx(1.5)
-    errors = closed(12, 9, 6, higher=False)
+    assert recovered(8, 11, 14).value == pytest.approx(0.5)
+    assert recovered(8, 6, 14).value == pytest.approx(-1 / 3)
+    assert recovered(8, 17, 14).value == pytest.approx(1.5)
+    errors = recovered(12, 9, 6, higher=False)
     assert errors.value == pytest.approx(0.5)
     a, b, c = (measured(drawn(*item)) for item in ((0.5, 1), (0.7, 3), (0.5, 3)))
-    assert measures.gap_closed(a, b, c, True).note == "no gap to close: it lies within its noise"
-    for wrong in (closed(16, 18, 12), closed(6, 9, 12, higher=False)):
-        assert wrong == Estimate(None, note="no gap to close: in-domain training is the worse")
+    assert (
+        measures.gap_recovered(a, b, c, True).note == "no gap to recover: it lies within its noise"
+    )
+    for wrong in (recovered(16, 18, 12), recovered(6, 9, 12, higher=False)):
+        assert wrong == Estimate(None, note="no gap to recover: in-domain training is the worse")
     lone = [measured(ratio([n], [20])) for n in (8, 11, 14)]
-    assert measures.gap_closed(*lone, True) == Estimate(
+    assert measures.gap_recovered(*lone, True) == Estimate(
         None, note="too few blocks to tell whether there is a gap"
     )
 
@@ -585,16 +652,19 @@ def test_the_report_says_which_layer_is_invariant_and_which_is_not() -> None:
     assert mean["chance"].to_dict() == {"0": "at chance", "1": "", "2": "", "3": ""}
     assert mean.loc["1", "loss"] == 0 and mean.loc["2", "loss_low"] > 0.1
     assert pd.isna(mean.loc["0", "margin_lost"])
-    text = robustness(planted_losses(), "md", layers=False)
-    said = r"layer 1 loses 0\.0 \[-\d\.\d, \d\.\d\] % of its margin; dev chose 2; at chance"
-    assert re.search(rf"\* org/a, digits, spoken-digits, accuracy, linear ↑: {said}", text)
+    text = robustness(planted_losses(), "md", layers=True)
+    table = text.partition("## org/a, digits, spoken-digits, accuracy")[2].partition("##")[0]
+    cells = [line.split("|") for line in table.splitlines() if line.startswith("|")]
+    marks = {row[1].strip(): row[2].strip() for row in cells}
+    assert [marks[layer] for layer in "0123"] == ["", "◆", "✓", ""]
 
 
 def test_a_layer_without_a_control_is_not_called_robust() -> None:
     records = [item for item in model("org/a", [0.8, 0.9], invariant="0") if not item.control]
     rows = condition_rows(frame(*records))
     assert set(rows["chance"]) == {"unknown"} and set(rows["robust"]) == {""}
-    assert "no control says what chance gives: 0, 1" in robustness_text(frame(*records), "md")
+    text = robustness_text(frame(*records), "md", layers=True, all_measures=True)
+    assert text.count("unknown") == 2 and not re.search("\\d +\\| *✓?[◆◇]", text)
 
 
 def test_losses_are_those_of_the_layer_that_dev_chose() -> None:
@@ -614,65 +684,28 @@ def test_losses_are_those_of_the_layer_that_dev_chose() -> None:
     )
 
 
-def test_mean_and_worst_are_over_the_conditions_and_the_worst_allows_for_their_number() -> None:
+def test_the_mean_is_over_the_conditions_with_the_interval_of_its_metric() -> None:
     about = {"model": "org/a", "metric": "accuracy", "task": "digits", "chosen": True}
     rows = of(planted_losses().conditions, **about).set_index("condition")
-    disturbed = rows.drop(index=["clean", MEAN, WORST])
-    assert rows.loc[MEAN, "loss"] == pytest.approx(disturbed["loss"].mean())
-    assert rows.loc[MEAN, "value"] == pytest.approx(disturbed["value"].mean())
-    worst = disturbed["loss"].idxmax()
-    assert rows.loc[WORST, "note"] == worst and rows.loc[WORST, "loss"] == disturbed["loss"].max()
-    widths = [rows.loc[name, "loss_high"] - rows.loc[name, "loss_low"] for name in (WORST, worst)]
-    wider = stats.t.ppf(1 - 0.025 / 4, 11) / stats.t.ppf(0.975, 11)
-    assert widths[0] / widths[1] == pytest.approx(wider, rel=0.01)
-    assert rows.loc[WORST, "value"] == rows.loc[worst, "value"]
-    for low, high in (
-        ("low", "high"),
-        ("relative_low", "relative_high"),
-        ("margin_lost_low", "margin_lost_high"),
-    ):
-        widths = [rows.loc[name, high] - rows.loc[name, low] for name in (WORST, worst)]
-        assert widths[0] / widths[1] > 0.85 * wider, low  # Fieller's widen by more
+    disturbed = rows.drop(index=["clean", MEAN])
+    for name in ("value", "loss"):
+        assert rows.loc[MEAN, name] == pytest.approx(disturbed[name].mean())
+    assert rows.loc[MEAN, "relative"] == pytest.approx(
+        disturbed["loss"].mean() / rows.loc["clean", "value"]
+    )
 
 
-@pytest.mark.parametrize(
-    ("n_seeds", "least"), mostly_nightly([(12, 0.8), (120, 0.92)], [(12, 0.8)])
-)
-def test_the_worst_of_ten_conditions_that_differ_by_luck_holds_the_truth(
-    n_seeds: int, least: float
-) -> None:
-    held: dict[str, list[bool]] = {"": [], "relative_": [], "margin_lost_": [], "loss_": []}
-    for seed in range(n_seeds):
-        generator = np.random.default_rng(seed)
-        good = generator.uniform(0.5, 0.9, 10)
-        hits = {
-            name: generator.binomial(40, good - lost)
-            for name, lost in [("clean", 0.0), *((f"c{i}x", 0.2) for i in range(10))]
-        }
-        told = {name: ratio(found.tolist(), [40] * 10) for name, found in hits.items()}
-        records = [
-            scored(0.5, condition=name, counts=counts, value=value_of(counts))
-            for name, counts in told.items()
-        ]
-        none = ratio([4] * 10, [40] * 10)
-        about = {"layer": "none", "layer_index": -1, "control": "majority"}
-        records += [
-            scored(0.8, 8, split="dev"),
-            scored(0.1, counts=none, value=value_of(none), **about),
-        ]
-        row = of(condition_rows(frame(*records)), condition=WORST).iloc[0]
-        clean = 0.7  # on average over speakers, as the intervals see them
-        truth = {
-            "": clean - 0.2,
-            "loss_": 0.2,
-            "relative_": 0.2 / clean,
-            "margin_lost_": 0.2 / (clean - 0.1),
-        }
-        for name, values in held.items():
-            values.append(row[f"{name}low"] <= truth[name] <= row[f"{name}high"])
-    assert all(np.mean(values) >= least for values in held.values()), {
-        name: np.mean(values) for name, values in held.items()
-    }
+@pytest.mark.parametrize("metric", ["accuracy", "wer"])
+def test_the_mean_of_scores_is_on_the_scale_of_one(metric: str) -> None:
+    """The mean of near perfect scores stays inside 0 and 1 without being cut off there."""
+    scores = [measure(ratio([20 - n, 20, 20, 20, 20, 20, 20], [20] * 7), metric) for n in (1, 2)]
+    mean, one = mean_of(scores), mean_of(scores[:1])
+    assert (mean.scale, mean.units) == (scores[0].scale, scores[0].units)
+    assert one.estimate() == scores[0].estimate()
+    low, high = mean.ends() or (math.nan, math.nan)
+    assert mean.value - low != pytest.approx(high - mean.value, rel=0.1)  # not v +- t * se
+    if metric == "accuracy":
+        assert 0 < low < mean.value < high < 1.0 + 1e-12
 
 
 def test_domain_identification_stands_beside_the_layers() -> None:
@@ -917,10 +950,8 @@ def fleet(n: int) -> list[Record]:
 def test_effective_robustness_is_told_from_five_models_on() -> None:
     few = losses(frame(*fleet(4))).effective
     assert few["effective"].isna().all() and "4 models" in few["note"].iloc[0]
-    assert (
-        "* digits, spoken-digits, accuracy, linear: undefined, 4 models; a line needs 5."
-        in robustness_text(frame(*fleet(4)), "md")
-    )
+    text = robustness_text(frame(*fleet(4)), "md", all_measures=True)
+    assert text.count("4 models with scores between 0 and 1; a line needs 5") == 1
     rows = of(losses(frame(*fleet(6))).effective, condition="noise:white@10dB").set_index("model")
     assert rows["effective"].idxmax() == "org/2" and rows.loc["org/2", "effective_low"] > 0
 
@@ -982,7 +1013,7 @@ def shifted(name: str, across: float, home: float = 0.85, **changed: Any) -> lis
     return made
 
 
-def test_gaps_between_domains_and_the_part_closed_are_their_formulas() -> None:
+def test_gaps_between_domains_and_the_part_recovered_are_their_formulas() -> None:
     records = [*shifted("fbank", 0.4), *shifted("org/a", 0.7, 0.9)]
     rows = gap_rows(frame(*records), "fbank")
     row = of(rows, model="org/a", train_domain="read", test_domain="far").iloc[0]
@@ -994,33 +1025,34 @@ def test_gaps_between_domains_and_the_part_closed_are_their_formulas() -> None:
     a, b = value["fbank", "read", "far"], value["org/a", "read", "far"]
     c, c2 = value["fbank", "far", "far"], value["org/a", "far", "far"]
     assert (row["gap"], row["relative"]) == pytest.approx((c2 - b, (c2 - b) / c2))
-    assert (row["closed_first"], row["closed_second"]) == pytest.approx(
+    assert (row["recovered_first"], row["recovered_second"]) == pytest.approx(
         ((a - b) / (a - c), (a - b) / (a - c2))
     )
     assert row["shift"] == pytest.approx(value["org/a", "read", "read"] - b) and row["layer"] == "1"
     first = of(rows, model="fbank")
     assert (
-        first["closed_first"].isna().all()
+        first["recovered_first"].isna().all()
         and (first["note"] == "").all()
         and (first["gap_low"] > 0).all()
     )
 
 
-def test_the_part_closed_is_undefined_where_the_gap_lies_within_its_noise() -> None:
+def test_the_part_recovered_is_undefined_where_the_gap_lies_within_its_noise() -> None:
     rows = gap_rows(frame(*shifted("fbank", 0.85), *shifted("org/a", 0.9)), "fbank")
     row = of(rows, model="org/a", train_domain="read").iloc[0]
     assert (
-        pd.isna(row["closed_first"]) and "no gap to close: it lies within its noise" in row["note"]
+        pd.isna(row["recovered_first"])
+        and "no gap to recover: it lies within its noise" in row["note"]
     )
 
 
-def test_a_better_model_closes_nothing_where_in_domain_training_is_the_worse() -> None:
+def test_a_better_model_recovers_nothing_where_in_domain_training_is_the_worse() -> None:
     rows = gap_rows(frame(*shifted("fbank", 0.8, 0.6), *shifted("org/a", 0.9, 0.6)), "fbank")
     for row in of(rows, model="org/a").to_dict("records"):
         assert (
-            pd.isna(row["closed_first"])
-            and pd.isna(row["closed_second"])
-            and "no gap to close" in row["note"]
+            pd.isna(row["recovered_first"])
+            and pd.isna(row["recovered_second"])
+            and "no gap to recover" in row["note"]
         )
 
 
@@ -1065,11 +1097,17 @@ def test_domain_matrices_can_be_had_of_every_layer() -> None:
         assert f"{100 * value[layer, 'read', 'read']:.1f}" in text
 
 
+FORMS = [(form, False) for form in ("md", "latex", "html", "csv", "json")]
+
+
 @pytest.mark.parametrize("layers", [False, True])
 @pytest.mark.parametrize(
-    "form", mostly_nightly(["md", "latex", "html", "csv", "json"], ["md", "csv"])
+    ("form", "all_measures"),
+    mostly_nightly(
+        [*FORMS, ("md", True), ("csv", True)], [("md", False), ("md", True), ("csv", True)]
+    ),
 )
-def test_every_format_is_as_expected(form: str, layers: bool) -> None:
+def test_every_format_is_as_expected(form: str, layers: bool, all_measures: bool) -> None:
     records = [
         *model("org/a", [0.1, 0.85], invariant="1"),
         *model("fbank", [0.6]),
@@ -1078,12 +1116,42 @@ def test_every_format_is_as_expected(form: str, layers: bool) -> None:
     ]
     if form == "md":
         records = [*planted(), *shifted("fbank", 0.4), *shifted("org/a", 0.7, 0.9)]
-    text = robustness_text(frame(*records), form, layers)
-    path = GOLDEN / f"robustness{'_layers' * layers}.{ {'latex': 'tex'}.get(form, form) }"
+    text = robustness_text(frame(*records), form, layers, all_measures)
+    ending = {"latex": "tex"}.get(form, form)
+    path = GOLDEN / f"robustness{'_layers' * layers}{'_all' * all_measures}.{ending}"
     if os.environ.get("GOLDEN") == "write":
         GOLDEN.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8", newline="")
     assert text == path.read_bytes().decode()
+
+
+def test_rarely_used_measures_are_shown_on_request_alone() -> None:
+    records = [*two_models(), *shifted("fbank", 0.4), *shifted("org/a", 0.7)]
+    columns = {
+        (layers, every): set(
+            pd.read_csv(io.StringIO(robustness_text(frame(*records), "csv", layers, every))).columns
+        )
+        for layers, every in itertools.product((False, True), repeat=2)
+    }
+    assert columns[False, True] - columns[False, False] == {
+        *["baseline", "samplings", "margin_lost", "margin_lost_low", "margin_lost_high"],
+        *(f"{name}{end}" for name in ("werd", "nwer", "nwerd", "werv") for end in ENDS),
+        *(f"effective{end}" for end in ENDS),
+    }
+    assert columns[True, True] - columns[True, False] == {
+        *(f"margin_lost{end}" for end in ENDS),
+        "robust",
+    }
+    for layers in (False, True):
+        text = robustness_text(frame(*records), "md", layers)
+        for name in ("margin", "NWER", "WERD", "effective", "recovered", "spread", "◆", "◇"):
+            assert name not in text, name
+    few, every = Losses(Scores.of(frame(*records))), losses(frame(*records))
+    for name in ("conditions", "chosen", "gaps", "groups"):
+        rows = getattr(few, name)
+        pd.testing.assert_frame_equal(rows, getattr(every, name)[rows.columns])
+    with pytest.raises(ProbeError, match="baseline fbank: only all_measures use a baseline"):
+        Losses(Scores.of(frame(*records)), baseline="fbank")
 
 
 def test_rows_of_domains_are_there_where_no_conditions_are() -> None:
@@ -1104,7 +1172,7 @@ def test_rows_of_domains_are_there_where_no_conditions_are() -> None:
 def test_counts_are_whole_numbers() -> None:
     records = frame(*model("org/a", [0.1, 0.85]), *model("fbank", [0.6]), *shifted("org/a", 0.7))
     for layers in (False, True):
-        rows = json.loads(robustness_text(records, "json", layers))
+        rows = json.loads(robustness_text(records, "json", layers, all_measures=True))
         counts = {
             name: {type(row[name]) for row in rows}
             for name in ("n", "n_blocks", "samplings")
@@ -1160,6 +1228,9 @@ def test_files_are_written_where_there_are_conditions_and_removed_where_not(tmp_
     assert {path.name for path in paths if path.name.startswith("robustness")} == names | pictures
     rows = pd.read_csv(io.StringIO((tmp_path / "robustness.csv").read_text(encoding="utf-8")))
     assert {"loss_low", "nwer", "effective", "werv"} <= set(rows.columns)
+    write_robustness(Losses(Scores.of(frame(*two_models()))), tmp_path)
+    fewer = pd.read_csv(io.StringIO((tmp_path / "robustness.csv").read_text(encoding="utf-8")))
+    assert "loss_low" in fewer.columns and "nwer" not in fewer.columns
     write_tables(frame(*(item for item in two_models() if item.condition == "clean")), tmp_path)
     assert not list(tmp_path.glob("robustness*"))
     assert (
@@ -1213,16 +1284,23 @@ def test_the_command_prints_and_writes_the_robustness_tables(tmp_path: Path) -> 
         "--from",
         str(tmp_path / "results"),
         "--robust",
+        "--all-measures",
         "--baseline",
         "org/b",
         "--to",
         str(tmp_path / "tables"),
     ]
     done = CliRunner().invoke(cli, arguments)
-    assert done.exit_code == 0 and "over that of `org/b` under the same" in done.stdout
+    assert done.exit_code == 0 and "divided by those of the baseline, `org/b`" in done.stdout
     assert (tmp_path / "tables" / "robustness.md").read_text(encoding="utf-8") == done.stdout
     layers = CliRunner().invoke(cli, [*arguments[:4], "--every-layer"])
     assert layers.stdout.startswith("# Robustness of every layer")
+    for wrong, reason in (
+        (["--robust", "--baseline", "org/b"], "--baseline needs --all-measures"),
+        (["--all-measures"], "--all-measures needs --robust, --every-layer or --to"),
+    ):
+        refused = CliRunner().invoke(cli, [*arguments[:3], *wrong])
+        assert reason in str(refused.exception)
 
 
 def test_scores_that_are_undefined_without_a_speaker_have_no_interval() -> None:

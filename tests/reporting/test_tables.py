@@ -22,6 +22,8 @@ from scored import domain_matrices, frame, layer_rows, record, summary_rows
 from probe.errors import ProbeError
 from probe.records import Record, read_records, write_records
 from probe.reporting.filters import comparable
+from probe.reporting.scores import Scores, seed_notes
+from probe.reporting.tables import files
 from probe.reporting.tables.files import write_tables
 from probe.reporting.tables.score_tables import layers_by_question, to_csv, to_json, to_markdown
 
@@ -595,6 +597,18 @@ def test_a_layers_statistics_stand_beside_its_score_where_there_are_any(
         ) == explained
 
 
+def test_outlier_dimensions_are_shown_on_request_alone(tmp_path: Path) -> None:
+    scores = Scores.of(frame(*with_shape()))
+    for all_measures in (False, True):
+        write_tables(scores, tmp_path, all_measures=all_measures)
+        of_files = ["layers.md", "layers.csv"]
+        texts = [(tmp_path / name).read_text(encoding="utf-8") for name in of_files]
+        forms = ("md", "latex", "csv", "json")
+        texts += [files.scores(scores, form, True, all_measures=all_measures) for form in forms]
+        for text in texts:
+            assert "anisotropy" in text and ("outlier" in text) == all_measures
+
+
 def test_the_gap_is_positive_where_an_error_rises_out_of_domain() -> None:
     error: dict[str, Any] = {
         "metric": "wer",
@@ -813,9 +827,21 @@ def test_seeds_are_one_row_with_their_mean_and_the_layer_that_is_best_on_average
     assert (row["layer"], row["n_seeds"]) == ("0", 2)
     assert row["value"] == pytest.approx((sum(GOOD) + sum(AS_GOOD)) / 480)
     assert row["low"] < row["value"] < row["high"]
+    shares = np.array([sum(GOOD), sum(AS_GOOD)]) / 240
+    assert row["seed_sd"] == pytest.approx(shares.std(ddof=1))
     assert "seeds" in header(frame(*first, *second)) and "seeds" not in header(frame(*first))
     wide = only(summary_rows(frame(*scored(GOOD), *scored(BAD, seed=1))))
     assert wide["high"] - wide["low"] > 3 * (row["high"] - row["low"])
+
+
+def test_one_seed_of_a_head_that_is_trained_by_gradient_is_marked() -> None:
+    rows = summary_rows(frame(*scored(GOOD, head="ctc-linear")))
+    assert "one seed" in to_markdown(rows, layers=False)
+    assert seed_notes(rows) == [
+        "one seed of ctc-linear: another seed gives another score; see --seeds"
+    ]
+    convex = summary_rows(frame(*scored(GOOD)))
+    assert "one seed" not in to_markdown(convex, layers=False) and not seed_notes(convex)
 
 
 def test_a_model_without_one_of_the_seeds_is_named_and_left_out(

@@ -22,7 +22,7 @@ Beside every layer:
 * ``codelength``: bits per training label of an online code (`probe.heads.linear.codelength`), lower
   is better. Both sides know the features, so rows are standardised with the statistics of all
   training rows, whatever portion a probe is trained on. Each portion's strength is the one with the
-  lowest dev cross-entropy; dev labels are given, not sent;
+  lowest dev cross-entropy; dev labels are given, not sent (`probe.evaluation.kinds.label_code`);
 * budgets: the same with some of the training labels (`probe.data.label_budgets`); dev and
   test stay whole.
 """
@@ -37,10 +37,10 @@ import numpy as np
 from pydantic import Field, ValidationInfo, field_validator
 
 from probe.brief import counted
-from probe.data.label_budgets import Budget, in_drawn_order
+from probe.data.label_budgets import Budget
 from probe.data.time_labels.files import TIER
 from probe.errors import listed
-from probe.evaluation.dataset import Features, Problem, Score, block_of
+from probe.evaluation.dataset import Features, Problem, Score
 from probe.evaluation.kind import (
     AtLeastOne,
     Kind,
@@ -51,15 +51,16 @@ from probe.evaluation.kind import (
     TimeLabelSettings,
 )
 from probe.evaluation.kinds.class_rows import OF_CLASSES, OF_TWO_CLASSES, ClassRows, class_rows
-from probe.evaluation.linear_search import STRENGTHS, best_for_codes, log_odds, on_dev
+from probe.evaluation.kinds.label_code import codelength
+from probe.evaluation.linear_search import STRENGTHS, log_odds, on_dev
+from probe.evaluation.questions import draw_seeds
 from probe.evaluation.tasks import Task
 from probe.evaluation.utterance_probes import Question, UtteranceProbes
-from probe.heads.linear.codelength import FRACTIONS, online_code
+from probe.heads.linear.codelength import FRACTIONS
 from probe.heads.linear.linear_probe import Solving, fit_strengths
-from probe.heads.linear.rows import Standardizer
 from probe.heads.linear.weighted_sum import logistic_head
 from probe.measures.block_sums import class_counts
-from probe.measures.counts import Counts, amount_counts, ratio_counts, trial_counts
+from probe.measures.counts import Counts, ratio_counts, trial_counts
 from probe.measures.metrics import ACCURACY, CODELENGTH, metric_of
 from probe.records import NO_LAYER, hashed_block
 
@@ -146,8 +147,8 @@ def run(task: Task[Settings], problem: Problem, features: Features) -> Iterator[
         rows=rows,
         head=HEAD,
         metric=settings.metric,
-        fit=lambda values, truth: fit_strengths(
-            *(values, truth, settings.l2, settings.standardize, solving),
+        fit=lambda values, truth, strengths: fit_strengths(
+            *(values, truth, strengths, settings.standardize, solving),
             tick=lambda: problem.progress.step(0),
         ),
         sum_head=lambda _: logistic_head(solving),
@@ -174,7 +175,7 @@ def run(task: Task[Settings], problem: Problem, features: Features) -> Iterator[
 
         def score(question: Question, layer: str, values: np.ndarray) -> Iterator[Score]:
             if isinstance(question, Code):
-                yield _codelength(task, problem, rows, values, layer)
+                yield codelength(task, problem, rows, values, layer)
             else:
                 yield from probes.of_layer(question, layer, values)
 
@@ -201,9 +202,11 @@ def _types(task: Task[Settings], problem: Problem, rows: ClassRows) -> list[Ques
     if not (column := task.settings.types):
         return []
     types = [item.label(column) for item in rows.utterances]
-    drawn = drawn_labels(types, rows.labels[rows.train].tolist(), problem.seed)
-    if len(set(drawn[rows.train])) > 1:
-        return [Question(np.array(drawn), control="types")]
+    pool = rows.labels[rows.train].tolist()
+    draws = [np.array(drawn_labels(types, pool, seed)) for seed in draw_seeds(problem.seed)]
+    draws = [drawn for drawn in draws if len(set(drawn[rows.train])) > 1]
+    if draws:
+        return [Question(draws[0], control="types", further_draws=draws[1:])]
     log.warning(
         "%s: control types: all types drew one label; it needs more of them, or another seed",
         task.name,
@@ -339,52 +342,6 @@ def _majority(rows: ClassRows) -> Answer:
     frequency = Counter(sorted(rows.labels[rows.train].tolist()))
     predicted = [frequency.most_common(1)[0][0]] * len(rows.labels)
     return Answer(predicted, np.zeros(len(predicted)))
-
-
-def _codelength(
-    task: Task[Settings], problem: Problem, rows: ClassRows, values: np.ndarray, layer: str
-) -> Score:
-    """What the training labels cost, sent in drawn order."""
-    train = rows.utterances[rows.train]
-    order = np.array(in_drawn_order([item.key for item in train], problem.seed))
-    labels, settings = rows.labels[rows.train][order], task.settings
-    if settings.standardize:
-        scaler = Standardizer.of(values[rows.train])
-        values = (values - scaler.mean) / scaler.scale  # in float64, as they are
-
-    def learn(known: np.ndarray, sent: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        probes = fit_strengths(
-            *(values[rows.train][order[known]], labels[known], settings.l2),
-            standardize=False,
-            solving=Solving(device=problem.device),
-            tick=lambda: problem.progress.step(0),
-        )
-        dev = (values[rows.dev], rows.labels[rows.dev])
-        probe = probes[best_for_codes([on_dev(probe, *dev)[0] for probe in probes])]
-        problem.progress.step(len(settings.l2))
-        return probe.classes_, probe.predict_log_proba(values[rows.train][order[sent]])
-
-    portions = online_code(labels.tolist(), learn)
-    bits = np.concatenate([portion.bits for portion in portions])
-    curve = [
-        {"n_train": portion.n_train, "n": len(portion.bits), "bits": float(portion.bits.sum())}
-        for portion in portions
-    ]
-    n_classes = len(set(labels))
-    return Score(
-        metric=CODELENGTH.name,
-        higher_is_better=False,
-        select_by=settings.metric,
-        head=HEAD,
-        layer=layer,
-        split="train",
-        counts=amount_counts([block_of(train[i]) for i in order], bits),
-        n=len(bits),
-        n_train=len(bits),
-        curve=curve,
-        excluded=rows.excluded,
-        note=f"{n_classes} classes: {np.log2(n_classes):.2f} bits by the uniform code",
-    )
 
 
 KIND = Kind(

@@ -1,7 +1,7 @@
 """What kind ``frames`` asks of a layer: the task itself, its controls and its budgets."""
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,7 +10,7 @@ import numpy as np
 from probe.errors import listed
 from probe.evaluation.dataset import Features, Problem, shuffled
 from probe.evaluation.kinds.labelled_frames import Labelled
-from probe.evaluation.questions import budgets
+from probe.evaluation.questions import budgets, draw_seeds
 from probe.evaluation.tasks import Task
 
 
@@ -24,6 +24,7 @@ class Question:
         notes: set -> what a reader must know.
         budget: of training labels; empty for all.
         train: the training frames that a budget pays for; None for all.
+        further_draws: of a control, its questions with labels that are drawn again.
     """
 
     control: str
@@ -32,6 +33,7 @@ class Question:
     notes: Mapping[str, str]
     budget: str = ""
     train: Labelled | None = None
+    further_draws: Sequence["Question"] = ()
 
 
 def questions_of(
@@ -43,33 +45,57 @@ def questions_of(
     own = Question("", classes, _of_rows(sets, truth), notes)
     yield own
     if "shuffled" in task.settings.controls:
-        by_frame = bool(task.settings.derive)
-        permuted = {
-            name: _permuted(truth[name], sets[name].segments, by_frame, seed)
-            for name in ("train", "dev")
-        }
-        yield Question("shuffled", classes, {**own.targets, **permuted}, {})
+        yield _of_draws(lambda seed: _shuffled(task, sets, truth, own, seed), seed)
     if "types" in task.settings.controls:
-        shares = np.bincount(
-            truth["train"][sets["train"].segments], minlength=len(classes)
-        ).cumsum()
-        drawn = {
-            kind: drawn_class(kind, shares, seed)
-            for kind in {kind for item in sets.values() for kind in item.types}
-        }
-        targets = {
-            name: np.array([drawn[kind] for kind in item.types], np.int64)
-            for name, item in sets.items()
-        }
-        is_known = {
-            name: np.isin(item.types, sets["train"].types)[item.segments]
-            for name, item in sets.items()
-        }
-        notes = {
-            name: f"{rows.sum()} of {len(rows)} frames are of types that training has"
-            for name, rows in is_known.items()
-        }
-        yield Question("types", classes, _of_rows(sets, targets), notes)
+        yield _of_draws(lambda seed: _types(sets, truth, classes, seed), seed)
+
+
+def _of_draws(draw: Callable[[int], Question], seed: int) -> Question:
+    """A control with all of its draws; those that drew one label only come last, and are left out
+    if there are others.
+    """
+    draws = [draw(of_draw) for of_draw in draw_seeds(seed)]
+    usable = [item for item in draws if len(np.unique(item.targets["train"])) > 1] or draws[:1]
+    return replace(usable[0], further_draws=usable[1:])
+
+
+def _shuffled(
+    task: Task[Any],
+    sets: Mapping[str, Labelled],
+    truth: Mapping[str, np.ndarray],
+    own: Question,
+    seed: int,
+) -> Question:
+    """The labels of training and dev in a random order."""
+    by_frame = bool(task.settings.derive)
+    permuted = {
+        name: _permuted(truth[name], sets[name].segments, by_frame, seed)
+        for name in ("train", "dev")
+    }
+    return Question("shuffled", own.classes, {**own.targets, **permuted}, {})
+
+
+def _types(
+    sets: Mapping[str, Labelled], truth: Mapping[str, np.ndarray], classes: Sequence[str], seed: int
+) -> Question:
+    """A label drawn at random for each type."""
+    shares = np.bincount(truth["train"][sets["train"].segments], minlength=len(classes)).cumsum()
+    drawn = {
+        kind: drawn_class(kind, shares, seed)
+        for kind in {kind for item in sets.values() for kind in item.types}
+    }
+    targets = {
+        name: np.array([drawn[kind] for kind in item.types], np.int64)
+        for name, item in sets.items()
+    }
+    is_known = {
+        name: np.isin(item.types, sets["train"].types)[item.segments] for name, item in sets.items()
+    }
+    notes = {
+        name: f"{rows.sum()} of {len(rows)} frames are of types that training has"
+        for name, rows in is_known.items()
+    }
+    return Question("types", classes, _of_rows(sets, targets), notes)
 
 
 def _of_rows(

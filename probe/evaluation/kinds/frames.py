@@ -65,10 +65,10 @@ from probe.evaluation.linear_search import (
     judge,
     judged,
 )
-from probe.evaluation.questions import Answers
+from probe.evaluation.questions import Answers, mean_of_draws
 from probe.evaluation.tasks import Task
 from probe.heads.ctc.modules import MOST_CONTEXT
-from probe.heads.linear.linear_probe import Solving, fit_strengths
+from probe.heads.linear.linear_probe import LinearProbe, Solving, fit_strengths
 from probe.heads.linear.weighted_sum import MOST_STEPS, fit_weighted, logistic_head
 from probe.measures.block_sums import class_counts
 from probe.measures.counts import Counts, ratio_counts
@@ -278,24 +278,47 @@ def _answers(
             if name != "train":
                 yield from _scores({**common, "note": note}, name, sets[name], question, None)
         return
-    probes = fit_strengths(
-        rows["train"],
-        question.targets["train"],
-        task.settings.l2,
-        task.settings.standardize,
-        _solving(task, problem),
-        memory_bytes=problem.memory_bytes // 2,  # the other half is for rows as they are stored
-        tick=lambda: problem.progress.step(0),
-    )
+    probes = _fitted(task, problem, rows["train"], question, task.settings.l2)
     problem.progress.step(len(task.settings.l2))
     of_dev = judged(probes, rows["dev"].blocks(), question.targets["dev"])
     best, choice = _choice(task, probes, of_dev, sets["dev"], question)
     common |= choice
-    yield from _scores(common, "dev", sets["dev"], question, of_dev[best][0])
+    draws = [[*_of_probe(problem, common, sets, rows, question, probes[best])]]
+    for other in question.further_draws:  # with the strength of the first draw
+        (probe,) = _fitted(task, problem, rows["train"], other, [probes[best].l2])
+        draws.append([*_of_probe(problem, common, sets, rows, other, probe)])
+    yield from mean_of_draws(draws)
+
+
+def _fitted(
+    task: Task[Settings],
+    problem: Problem,
+    train: StoredRows,
+    question: Question,
+    strengths: Sequence[float],
+) -> list[LinearProbe]:
+    """A probe for each strength."""
+    return fit_strengths(
+        *(train, question.targets["train"], strengths, task.settings.standardize),
+        _solving(task, problem),
+        memory_bytes=problem.memory_bytes // 2,  # the other half is for rows as they are stored
+        tick=lambda: problem.progress.step(0),
+    )
+
+
+def _of_probe(
+    problem: Problem,
+    common: Mapping[str, Any],
+    sets: Mapping[str, Labelled],
+    rows: Mapping[str, StoredRows],
+    question: Question,
+    probe: LinearProbe,
+) -> Iterator[Score]:
+    """The scores of a probe on dev and on each test set."""
     for name in sets:
-        if name.startswith("test"):
+        if name != "train":
             problem.progress.step(0)
-            ((hits, _),) = judged([probes[best]], rows[name].blocks(), question.targets[name])
+            ((hits, _),) = judged([probe], rows[name].blocks(), question.targets[name])
             yield from _scores(common, name, sets[name], question, hits)
 
 

@@ -81,8 +81,8 @@ def run(task: Task[Settings], problem: Problem, features: Features) -> Iterator[
         head=HEAD,
         metric=settings.metric,
         loss=MEAN_SQUARED_ERROR,
-        fit=lambda values, truth: fit_ridge_strengths(
-            *(values, truth, settings.l2, settings.standardize), lambda: problem.progress.step(0)
+        fit=lambda values, truth, strengths: fit_ridge_strengths(
+            *(values, truth, strengths, settings.standardize), lambda: problem.progress.step(0)
         ),
         sum_head=ridge_head,
         on_dev=lambda probe, values, truth: on_dev(

@@ -104,8 +104,8 @@ def run(task: Task[Settings], problem: Problem, features: Features) -> Iterator[
         rows=rows,
         head=HEAD,
         metric=MAP.name,
-        fit=lambda values, truth: fit_tag_strengths(
-            *(values, truth, settings.l2, settings.standardize), lambda: problem.progress.step(0)
+        fit=lambda values, truth, strengths: fit_tag_strengths(
+            *(values, truth, strengths, settings.standardize), lambda: problem.progress.step(0)
         ),
         sum_head=lambda _: tag_head(),
         on_dev=lambda probe, values, truth: on_dev(probe, probe.predict(values), truth),

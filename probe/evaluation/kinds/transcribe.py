@@ -48,7 +48,16 @@ from probe.evaluation.dataset import (
     summed_layers,
     whole_sum,
 )
-from probe.evaluation.kind import AtLeastOne, Count, Kind, Main, ProjectedSettings, Rate, Several
+from probe.evaluation.kind import (
+    SEEDS,
+    AtLeastOne,
+    Count,
+    Kind,
+    Main,
+    ProjectedSettings,
+    Rate,
+    Several,
+)
 from probe.evaluation.kinds.error_rates import PHONE_METRICS, TEXT_METRICS, error_rates
 from probe.evaluation.kinds.own_head import own_head_rates
 from probe.evaluation.kinds.transcript_decoding import Decoding, check_decoding
@@ -165,6 +174,11 @@ class Settings(ProjectedSettings):
     def view(self) -> str:
         """Always whole frames."""
         return "frames"
+
+    @property
+    def usual_seeds(self) -> int:
+        """See `probe.evaluation.kind.Settings`."""
+        return SEEDS
 
     @property
     def main(self) -> Main:

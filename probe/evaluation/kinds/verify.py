@@ -1,10 +1,10 @@
 """Kind ``verify``: speaker verification on lists of trials, on every layer.
 
 Metrics: EER (``eer`` by linear interpolation of the ROC, or ``eer_hull``), and minDCF at priors of
-0.01 and 0.05, which has no value on a list with fewer than 10 / prior non-targets; lower is better.
-The layer, and the setting of a trained head, are those of the best dev EER. Backends:
-`probe.evaluation.kinds.verification_backends`; tables show PLDA, or the cosine where training has
-too few speakers for it (`usual_headline`).
+0.01 and 0.05, which has no value on a list with fewer than 10 / prior non-targets, Cllr of scores
+that are calibrated on dev, and min Cllr; lower is better. The layer, and the setting of a trained
+head, are those of the best dev EER. Backends: `probe.evaluation.kinds.verification_backends`;
+tables show PLDA, or the cosine where training has too few speakers for it (`usual_headline`).
 
 Scores may be normalised with a cohort, the training utterances of speakers that occur in no trial:
 
@@ -33,10 +33,20 @@ from probe.data.corpus import Utterance
 from probe.data.trials import Trial
 from probe.errors import ProbeError
 from probe.evaluation.dataset import Features, Problem, Score, block_of, shuffled
-from probe.evaluation.kind import AtLeastOne, Count, Kind, Main, ProjectedSettings, Rate, Several
+from probe.evaluation.kind import (
+    SEEDS,
+    AtLeastOne,
+    Count,
+    Kind,
+    Main,
+    ProjectedSettings,
+    Rate,
+    Several,
+)
 from probe.evaluation.kinds.verification_backends import (
     ON_FRAMES,
     ON_SPEAKERS,
+    TRAINED_BACKENDS,
     Backend,
     LayerRows,
     Material,
@@ -49,13 +59,14 @@ from probe.evaluation.kinds.verification_backends import (
 from probe.evaluation.questions import Answers
 from probe.evaluation.tasks import Task
 from probe.heads.speaker.lda import LEAST_SPEAKERS
-from probe.measures.counts import trial_counts, value_of
+from probe.measures.calibration import calibration
+from probe.measures.counts import scored_trials, trial_counts, value_of
 from probe.measures.detection import DEFINITIONS, why_too_short
-from probe.measures.metrics import EER, EER_HULL, MIN_DCF_01, MIN_DCF_05
+from probe.measures.metrics import CLLR, EER, EER_HULL, MIN_CLLR, MIN_DCF_01, MIN_DCF_05
 
 log = logging.getLogger("probe")
 
-COSTS = (MIN_DCF_01.name, MIN_DCF_05.name)
+COSTS = (MIN_DCF_01.name, MIN_DCF_05.name, CLLR.name, MIN_CLLR.name)
 LEAST_COHORT = 10
 
 METRIC_OF = {"interpolated": EER.name, "convex-hull": EER_HULL.name}
@@ -109,6 +120,11 @@ class Settings(ProjectedSettings):
             raise ValueError(f"one of the task's backends: {', '.join(backends)}")
         # Without PLDA it does not depend on the corpus.
         return headline or ("" if "plda" in backends else usual_headline(backends, ()))
+
+    @property
+    def usual_seeds(self) -> int:
+        """See `probe.evaluation.kind.Settings`."""
+        return SEEDS if set(self.backends) & set(TRAINED_BACKENDS) else 1
 
     @property
     def selects(self) -> str:
@@ -310,13 +326,20 @@ def _counts(question: Question, name: List, scores: np.ndarray) -> dict[str, Any
 def _scores(
     task: Task[Settings], question: Question, answer: Answer, shared: Mapping[str, Any]
 ) -> Iterator[Score]:
-    """One score for each list and metric; all metrics of a list hold the same counts."""
+    """One score for each list and metric; all metrics of a list hold the same counts, those of Cllr
+    also the scores and their calibration, which is fitted on dev.
+    """
     selects = task.settings.selects
+    if answer.scores:
+        to_ratios = calibration(question.targets[DEV], answer.scores[DEV])
     for name, trials in question.trials.items():
         counts = _counts(question, name, answer.scores[name]) if answer.scores else None
         n_others = len(trials) - sum(question.targets[name])
         for metric in (selects, *COSTS):
             too_short = why_too_short(metric, n_others)
+            of_metric = None if too_short else counts
+            if counts and metric == CLLR.name:
+                of_metric = scored_trials(counts, answer.scores[name], to_ratios)
             yield Score(
                 **shared,
                 split=name[0],
@@ -326,7 +349,7 @@ def _scores(
                 select_by=selects,
                 higher_is_better=False,
                 n=len(trials),
-                counts=None if too_short else counts,
+                counts=of_metric,
                 chosen={"definition": DEFINITIONS[metric], **answer.chosen},
                 search=answer.search,
                 note=answer.note or too_short,

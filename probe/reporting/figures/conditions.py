@@ -16,7 +16,8 @@ from probe.errors import ProbeError
 from probe.measures.metrics import metric_of
 from probe.records import ACROSS_CONDITIONS
 from probe.reporting.figures import style
-from probe.reporting.losses import MEAN, WORST, chosen_rows
+from probe.reporting.further_measures import MEAN
+from probe.reporting.losses import chosen_rows
 from probe.reporting.text import one_line
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ def conditions_figure(rows: pd.DataFrame, width: str = "double") -> "Figure":
         ProbeError: no chosen layer has a score under a condition.
     """
     rows = style.in_units(chosen_rows(rows))
-    rows = rows[~rows["condition"].isin([MEAN, WORST]) & rows["value"].notna()]
+    rows = rows[(rows["condition"] != MEAN) & rows["value"].notna()]
     costs = rows["metric"].map(lambda name: metric_of(name).is_cost).astype(bool)
     others = [rows[name] for name in ACROSS_CONDITIONS if name != "metric"]
     alone = costs.groupby(others).transform("all")

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 # Kind -> the rows of scores that it draws, and the figure of these rows.
 KINDS: dict[str, tuple[Callable[[Scores], Any], Callable[..., "Figure"]]] = {
     "layers": (lambda scores: scores.layers(marked=False), curves_figure),
-    "conditions": (lambda scores: Losses(scores, "").chosen, conditions_figure),
+    "conditions": (lambda scores: Losses(scores).chosen, conditions_figure),
     "domains": (Scores.domains, domains_figure),
     "budgets": (Scores.budgets, budgets_figure),
     "search": (lambda scores: scores, search_figure),

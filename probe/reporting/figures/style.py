@@ -47,6 +47,7 @@ STYLES: list[Any] = ["-", *((0, dashes) for dashes in DASHES)]
 GREY = "#555555"
 BREAKS = ":=/+,@_-"  # a long name may be broken after these characters
 OPEN: dict[str, Any] = {"markersize": 4.5, "markerfacecolor": "white", "markeredgewidth": 1.1}
+RINGED: dict[str, Any] = {"markersize": 7, "markerfacecolor": "none", "markeredgewidth": 0.8}
 LARGE: dict[str, Any] = {"markersize": 6, "markeredgecolor": "black", "markeredgewidth": 1.1}
 NO_LINE: dict[str, Any] = {"linestyle": "none"}
 STYLE = {

@@ -36,6 +36,7 @@ RUN: dict[str, Any] = {
     "labels": None,
     "device": None,
     "seed": 0,
+    "seeds": None,
     "limit": None,
     "memory_bytes": 4_000_000_000,
 }

@@ -14,7 +14,9 @@ import pandas as pd
 from probe.data.conditions.grammar import CLEAN
 from probe.errors import listed
 from probe.measures.metrics import CODELENGTH, metric_of
+from probe.protocols import protocols
 from probe.records import OWN_HEADS
+from probe.reporting.layer_choices import NO_CHOICE, UNKNOWN
 from probe.reporting.report.repeat_commands import in_order
 from probe.reporting.text import one_line, trained_on
 from probe.reporting.ties import BEST, OTHERS, TIED
@@ -38,7 +40,8 @@ def answers(rows: pd.DataFrame) -> list[dict[str, Any]]:
         ``title`` and ``about``; ``best`` (models; empty where there is only one model), ``chance``
         (whether all models are near it) and ``lead`` (three texts: where, who, what) for the score
         on clean audio, or at the first place there is; ``elsewhere``: the other conditions and
-        domains, each as ``where``, ``who`` and ``what``; ``caution`` where blocks are few.
+        domains, each as ``where``, ``who`` and ``what``; ``caution`` where blocks are few;
+        ``protocol``, the published one that the task follows, and ``deviations`` from it.
     """
     main = rows[rows["metric"].eq(rows["select_by"]) & rows["value"].notna()]
     # A model's own head was trained on other data than the probes, so it is no rival.
@@ -63,6 +66,7 @@ def _answer(rows: pd.DataFrame) -> dict[str, Any]:
     rows = rows.assign(rank=rows["condition"].map(order)).sort_values("rank", kind="stable")
     groups = [cells.to_dict("records") for _, cells in rows.groupby(PLACE, sort=False)]
     lead, *others = groups
+    protocol = protocols().get(first["task"])
     return {
         "title": one_line(first["task"]),
         "about": one_line("; ".join(filter(None, about))),
@@ -74,6 +78,8 @@ def _answer(rows: pd.DataFrame) -> dict[str, Any]:
             for cells in others
         ],
         "caution": caution if blocks < FEW_BLOCKS else "",
+        "protocol": protocol.of if protocol else "",
+        "deviations": list(protocol.deviations) if protocol else [],
     }
 
 
@@ -163,6 +169,7 @@ def _about_best(cells: Sequence[Row], best: Sequence[Row]) -> list[str]:
         if not pd.isna(last) and last != row["layer"] and not math.isnan(row["last_value"]):
             whose = f"Last layer of {one_line(row['model'])}" if len(best) > 1 else "Its last layer"
             sentences.append(f"{whose} ({one_line(last)}): {_amount(row, 'last_value')}.")
+        sentences += _how_sure(row, f"Of {one_line(row['model'])}, the" if len(best) > 1 else "The")
     others = [row for row in cells if row not in best]
     if tied := [row for row in others if row["mark"] == TIED]:
         sentences.append(f"Not significantly worse: {_values(tied)}.")
@@ -175,6 +182,18 @@ def _about_best(cells: Sequence[Row], best: Sequence[Row]) -> list[str]:
     if apart:
         sentences.append(f"Not compared because of other test utterances: {_values(apart)}.")
     return sentences
+
+
+def _how_sure(row: Row, start: str) -> list[str]:
+    """A sentence on how sure the layer is; none where there is nothing to choose."""
+    layer = one_line(str(row["layer"]))
+    if row["layer_set"] == NO_CHOICE:
+        return []
+    if row["layer_set"] == UNKNOWN:
+        return [f"{start} dev speakers are too few to say how sure layer {layer} is."]
+    share = f"{100 * row['layer_share']:.0f} %"
+    others = "" if row["layer_set"] == layer else f", and one of {row['layer_set']} in 90 %"
+    return [f"{start} dev speakers choose layer {layer} in {share} of resamples{others}."]
 
 
 def _in_short(cells: Sequence[Row]) -> str:

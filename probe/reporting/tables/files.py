@@ -66,10 +66,15 @@ the layer that is best on dev with that budget.
 """
 SHAPE_HEAD = """`depth` is relative, 1 the last block. Of a layer's training rows, in the task's \
 view: `rms`, effective `rank`,
-`anisotropy` (mean cosine of two rows), `outliers` (dimensions whose rms is above the others' by \
-three standard deviations).
+`anisotropy` (mean cosine of two rows){outliers}.
 
 """
+OUTLIERS = (
+    """, `outliers` (dimensions whose rms is above the others' by three standard deviations)"""
+)
+# The columns of layers that `all_measures` adds.
+ON_REQUEST = ["outlier_dims"]
+
 DOMAINS_HEAD = """# Across domains
 
 Test scores in percent: one row per train domain, at the layer that is best on the dev data of \
@@ -100,6 +105,7 @@ def scores(
     terms: Sequence[Term] = (),
     sort: str = "",
     excel_safe: bool = False,
+    all_measures: bool = False,
 ) -> str:
     """The scores at the chosen layers, or of every layer if ``layers``, or beside published
     figures.
@@ -110,12 +116,15 @@ def scores(
     Args:
         form: ``md``, ``csv``, ``latex``, ``html`` or ``json``.
         terms, sort: see `probe.reporting.filters`.
+        all_measures: shows the outlier dimensions of every layer too.
 
     Raises:
         UsageError: an unknown field, or no row is left.
     """
     rows = records.layers() if layers else records.chosen()
     rows = ordered(kept(rows, terms), sort)
+    if layers and not all_measures:
+        rows = rows.drop(columns=ON_REQUEST)
     if published:
         rows = published_rows(rows, records.specs)
     if form in ("csv", "json"):
@@ -175,7 +184,11 @@ def domains_text(grids: Sequence[Grid]) -> str:
 
 
 def write_tables(
-    records: "Scores | pd.DataFrame", to: Path, axis: str = "index", baseline: str | None = None
+    records: "Scores | pd.DataFrame",
+    to: Path,
+    axis: str = "index",
+    all_measures: bool = False,
+    baseline: str | None = None,
 ) -> list[Path]:
     """Write all tables and figures of records into the folder ``to``; return the files.
 
@@ -191,20 +204,24 @@ def write_tables(
     Args:
         records: scores, or records as `probe.records.read_records` returns them.
         axis: of the curves, see `probe.reporting.figures.layers`.
-        baseline: of the robustness tables, see `probe.reporting.losses.Losses`.
+        all_measures, baseline: of the robustness tables, see `probe.reporting.losses.Losses`;
+            ``all_measures`` also adds the outlier dimensions of every layer.
 
     Raises:
         ProbeError: there are no records.
         OSError: a file cannot be written.
     """
     prepared = records if isinstance(records, Scores) else Scores.of(records)
-    losses = Losses(prepared, baseline)
+    losses = Losses(prepared, all_measures, baseline)
     chosen, layers, budgets = prepared.chosen(), prepared.layers(), prepared.budgets()
-    has_shape = bool(layers[[column for column, _ in SHAPE.values()]].notna().any(axis=None))
+    if not all_measures:
+        layers = layers.drop(columns=ON_REQUEST)
+    has_shape = bool(layers.filter([column for column, _ in SHAPE.values()]).notna().any(axis=None))
+    shape_head = SHAPE_HEAD.format(outliers=OUTLIERS if all_measures else "")
     texts = {
         "table.md": _table_head(chosen) + to_markdown(chosen, layers=False),
         "table.csv": to_csv(chosen),
-        "layers.md": LAYERS_HEAD + (SHAPE_HEAD if has_shape else "") + layers_by_question(layers),
+        "layers.md": LAYERS_HEAD + (shape_head if has_shape else "") + layers_by_question(layers),
         "layers.csv": to_csv(layers),
         "domains.md": domains_text(domain_grids(prepared)),
         "budgets.md": "",

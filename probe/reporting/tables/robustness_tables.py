@@ -8,93 +8,70 @@ from typing import Any
 import pandas as pd
 
 from probe.data.conditions.grammar import CLEAN
-from probe.errors import listed
-from probe.measures.degradation import FEWEST_MODELS
 from probe.measures.metrics import metric_of
+from probe.measures.uncertainty import FEWEST_BLOCKS
 from probe.records import ACROSS_CONDITIONS
+from probe.reporting.further_measures import MEAN
 from probe.reporting.layer_scores import Row
-from probe.reporting.losses import DOMAIN_TASKS, MEAN, WORST, Losses, chosen_rows
+from probe.reporting.losses import DOMAIN_TASKS, Losses
 from probe.reporting.tables.grid import Cell, Column, Grid, of_columns, to_markdown
 from probe.reporting.text import DASH, INTERVAL, escaped, interval_head, percent, points, trained_on
 
 HEAD = """# Robustness
 
-Intervals are of 95 %, by resampling speakers; what two scores share cancels in their difference. \
-– is undefined: a note, or
-docs/robustness.md, says why.
+Test scores at the layer that is best on the dev data of the training, with 95 % intervals by \
+speaker. docs/robustness.md defines every measure; a note says why a value is missing (–).
 
 """
 LOSSES = """## Under other conditions
 
-At the layer that is best on the dev data of the training. `loss` is what the score is worse than \
-on clean audio, on the same
-utterances: in points, as a part of the clean score, and as a part of what the clean score is \
-above chance (100 % leaves nothing).
-The worst condition is picked from several; its intervals allow for that.
+`loss` is how much worse the score is than on clean audio, on the same utterances: in points, and \
+as a part of the clean score. `mean` is the mean over the conditions. A model `at chance` on clean \
+audio has nothing to lose.
 
 """
-LAYERS = """## Which layer keeps most
-
-The layer with the smallest mean part of its margin over chance lost. It is picked on the test \
-scores it describes: it says where a
-model is robust, not what to use. A layer at chance has nothing to lose and is never called robust.
-
-"""
-NORMALISED = """## Beside a baseline
-
-`WERD` is the rise of the error in points, 0 at least; `NWER` the error, `NWERD` the rise, over \
-that of {baseline} under the same
-condition (the paper's reading of Speech Robust Bench; its code divides by a difficulty estimated \
-from the audio). `WERV` is the
-variance over samplings, in points squared. The error is 100 % - accuracy where the score is an \
-accuracy.
+FURTHER = """`margin lost` is the loss as a part of what the clean score is above chance. `WERD` \
+is the rise of the error, at least 0; `NWER` and `NWERD` are the error and its rise divided by \
+those of the baseline, {baseline}; `WERV` is the variance over samplings in points squared. \
+`effective` is the effective robustness in points.
 
 """
-NO_BASELINE = (
-    "`fbank` has no records here: name a baseline (`--baseline MODEL`) for `NWER` and `NWERD`.\n\n"
-)
 GAPS = """## Gaps between domains
 
-On the test rows of the target, at the layer that is best on dev of each training. `gap` is what \
-training on another domain costs
-against training on the target; `closed` is the part of the gap of {baseline} that the model \
-closes, with the in-domain score of the
-baseline (1) and of the model (2). Below 0 is worse than the baseline, above 100 better than \
-in-domain training. Undefined where
-in-domain training is not better beyond noise: there is no gap to close. `shift` is what one \
-training loses from its own test rows to
-the target's, which are other utterances.
+On the test rows of the target domain. `gap` is what training on another domain costs against \
+training on the target. `shift` is what one training loses from its own test rows to those of the \
+target, which are other utterances.
 
 """
-EFFECTIVE = """## Effective robustness
-
-How far the score under a condition lies above what the clean score predicts by a line over the \
-other models (logit axes, each model
-left out of its own line), in points of accuracy or of 100 % - error. An interval without 0: off \
-the line of the others.
+RECOVERED = """`gap recovered` (ours) is the part of the gap of the baseline, {baseline}, that the \
+model recovers, with the in-domain score of the baseline (1) and of the model (2).
 
 """
 GROUPS = """## Worst groups
 
-Intervals of groups hold for all groups at once. `spread` is the best less the worst; `by chance` \
-is its mean if the speakers were in
-groups at random, or, of speakers, all equally good; `p` is how often chance spreads as far. The \
-worst of many is low by luck too.
-Groups of fewer than 4 speakers (`few`) are never the worst.
+The intervals hold for all groups at once. Groups of fewer than {fewest} speakers (`few`) are \
+never the worst. The worst of many groups is also low by chance.
+
+"""
+SPREAD = """`spread` is the best group less the worst, `by chance` its mean if speakers were in \
+groups at random or all equally good, and `p` how often chance spreads groups as far.
 
 """
 LAYERS_HEAD = """# Robustness of every layer
 
-Test scores; in parentheses the change in points against clean. `margin lost` is the mean loss as \
-a part of what the clean score is
-above chance. ✓ is the layer that dev chose, ◆ the one that keeps most of its margin, ◇ those \
-whose interval reaches down to it.
+Test scores; in parentheses the change in points against clean audio. ✓ marks the layer that dev \
+chose.
+
+"""
+MARKS_HEAD = """`margin lost` is the mean loss as a part of what the clean score is above chance. \
+◆ marks the layer that loses the smallest part, ◇ those whose interval reaches down to it. Both \
+are chosen on the test scores that they describe.
 
 """
 NOTED = ("model", "condition", "train_domain", "test_domain", "column")
 NOTHING = "No clean records with others under conditions, and not several domains."
 # Parts of a score, whatever its unit.
-SHARES = {"relative", "margin_lost", "closed_first", "closed_second"}
+SHARES = {"relative", "margin_lost", "recovered_first", "recovered_second"}
 MARKS = {"most": "◆", "tied": "◇"}
 
 
@@ -123,14 +100,12 @@ LOSS_COLUMNS: Columns = {
     "loss, points": ("loss", points),
     "loss, % of clean": ("relative", percent),
     "margin lost %": ("margin_lost", percent),
-    "chance": ("chance", TEXT),
-}
-NORMALISED_COLUMNS: Columns = {
-    **_texts("model", "condition"),
     "WERD": ("werd", points),
     "NWER": ("nwer", _ratio),
     "NWERD": ("nwerd", _ratio),
     "WERV": ("werv", _points_squared),
+    "effective": ("effective", points),
+    "chance": ("chance", TEXT),
 }
 GAP_COLUMNS: Columns = {
     "condition": ("condition", TEXT),
@@ -142,14 +117,8 @@ GAP_COLUMNS: Columns = {
     "gap": ("gap", points),
     "gap, % of in-domain": ("relative", percent),
     "shift": ("shift", points),
-    "closed (1) %": ("closed_first", percent),
-    "closed (2) %": ("closed_second", percent),
-}
-EFFECTIVE_COLUMNS: Columns = {
-    **_texts("model", "condition"),
-    "clean %": ("clean", percent),
-    "under it %": ("value", percent),
-    "effective": ("effective", points),
+    "gap recovered (1) %": ("recovered_first", percent),
+    "gap recovered (2) %": ("recovered_second", percent),
 }
 GROUP_COLUMNS: Columns = {
     **_texts("model", "condition", "column"),
@@ -186,7 +155,8 @@ def every_layer(losses: Losses) -> str:
     conditions.
     """
     grids = layer_grids(losses)
-    return LAYERS_HEAD + to_markdown(grids) if grids else ""
+    head = LAYERS_HEAD + (MARKS_HEAD if losses.all_measures else "")
+    return head + to_markdown(grids) if grids else ""
 
 
 def layer_grids(losses: Losses) -> list[Grid]:
@@ -199,7 +169,7 @@ def layer_grids(losses: Losses) -> list[Grid]:
         by_layer = list(of_layer.values())
         first = [next(iter(of.values())) for of in by_layer]
         means = [of.get(MEAN) for of in by_layer]
-        names = [name for name in dict.fromkeys(rows["condition"]) if name not in (MEAN, WORST)]
+        names = [name for name in dict.fromkeys(rows["condition"]) if name != MEAN]
         columns: dict[Column, Sequence[Cell | str]] = {
             Column("layer", number=True): list(of_layer),
             Column("marks"): [_marks(row) for row in first],
@@ -208,7 +178,7 @@ def layer_grids(losses: Losses) -> list[Grid]:
             columns[Column(name, number=True)] = [_with_loss(of.get(name)) for of in by_layer]
         measures: list[tuple[str, str, Form, Sequence[Row | None]]] = [
             ("mean loss", "loss", points, means),
-            ("margin lost %", "margin_lost", percent, means),
+            *([("margin lost %", "margin_lost", percent, means)] if losses.all_measures else []),
             *((f"{task} %", task, percent, first) for task in DOMAIN_TASKS),
         ]
         for head, name, form, of_rows in measures:
@@ -231,33 +201,26 @@ def _sections(losses: Losses) -> Iterator[tuple[str, list[Grid]]]:
     """A heading with its explanation in Markdown, and the tables below it; those that hold
     something.
     """
-    conditions = _main(losses.conditions)
-    baseline = f"`{escaped(losses.baseline)}`" if losses.baseline else "the baseline"
-    no_baseline = "" if losses.baseline else NO_BASELINE
+    baseline = f"`{escaped(losses.baseline)}`" if losses.baseline else "which has no records here"
     sections = [
-        (LOSSES, _loss_tables(chosen_rows(conditions))),
-        (LAYERS, _sentences(_robust_layers(conditions))),
-        (
-            NORMALISED.format(baseline=baseline) + no_baseline,
-            _tables(_main(losses.normalised), NORMALISED_COLUMNS),
-        ),
-        (EFFECTIVE, _effective_tables(_main(losses.effective))),
-        (GAPS.format(baseline=baseline), _tables(_main(losses.gaps), GAP_COLUMNS)),
-        (GROUPS, _tables(_main(losses.groups), GROUP_COLUMNS)),
+        (LOSSES, FURTHER, losses.at_chosen_layers, LOSS_COLUMNS),
+        (GAPS, RECOVERED, losses.gaps, GAP_COLUMNS),
+        (GROUPS, SPREAD, losses.groups, GROUP_COLUMNS),
     ]
-    return (section for section in sections if section[1])
+    for head, further, rows, columns in sections:
+        if grids := _tables(_main(rows), columns):
+            text = head + (further if losses.all_measures else "")
+            yield text.format(baseline=baseline, fewest=FEWEST_BLOCKS), grids
 
 
 def _tables(rows: pd.DataFrame, columns: Columns) -> list[Grid]:
-    """One table per question, with the notes of its rows below it."""
+    """One table per question, with the notes of its rows below it; columns that the rows lack, or
+    that are empty, are left out.
+    """
     grids = []
+    columns = {head: of for head, of in columns.items() if of[0] in rows}
     for _, group in rows.groupby(ACROSS_CONDITIONS, sort=False):
-        cells = group.to_dict("records")
-        notes = [
-            f"{', '.join(str(row[name]) for name in NOTED if row.get(name))}: {row['note']}"
-            for row in cells
-            if row["note"] and row.get("condition") != WORST
-        ]
+        cells = _without_single_means(group).to_dict("records")
         cells_of = {
             Column(_head(head, group), number=form is not TEXT or head in ALIGNED_RIGHT): [
                 _cell(row, name, form) for row in cells
@@ -265,71 +228,29 @@ def _tables(rows: pd.DataFrame, columns: Columns) -> list[Grid]:
             for head, (name, form) in columns.items()
         }
         empty = dict.fromkeys(columns, DASH)
-        grids.append(of_columns(cells_of, empty, notes=notes, **_about(group)))
+        grids.append(of_columns(cells_of, empty, notes=_notes(cells), **_about(group)))
     return grids
+
+
+def _without_single_means(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows without the mean where each model has one condition."""
+    is_mean = rows["condition"] == MEAN
+    n_conditions = (~is_mean & (rows["condition"] != CLEAN)).sum()
+    return rows if n_conditions > rows["model"].nunique() else rows[~is_mean]
+
+
+def _notes(cells: Sequence[Row]) -> list[str]:
+    """Each note once, with the rows that it is about."""
+    places: dict[str, list[str]] = {}
+    for row in cells:
+        if row["note"]:
+            names = [_text(row, name) for name in NOTED if row.get(name)]
+            places.setdefault(row["note"], []).append(", ".join(n for n in names if n != DASH))
+    return [f"{'; '.join(of_note)}: {note}" for note, of_note in places.items()]
 
 
 def _head(head: str, rows: pd.DataFrame) -> str:
     return interval_head(rows["metric"]) if head == INTERVAL else head
-
-
-def _loss_tables(rows: pd.DataFrame) -> list[Grid]:
-    """The tables of losses, without mean and worst where each model has one condition."""
-    tables = []
-    for _, group in rows.groupby(ACROSS_CONDITIONS, sort=False):
-        summed = group["condition"].isin([MEAN, WORST])
-        n_conditions = (~summed & (group["condition"] != CLEAN)).sum()
-        several = n_conditions > group["model"].nunique()
-        tables += _tables(group if several else group[~summed], LOSS_COLUMNS)
-    return tables
-
-
-def _effective_tables(rows: pd.DataFrame) -> list[Grid]:
-    """A sentence for each question that has too few models, and the tables of the others."""
-    lines, tables = [], []
-    for _, group in rows.groupby(ACROSS_CONDITIONS, sort=False):
-        if group["effective"].notna().any():
-            tables += _tables(group, EFFECTIVE_COLUMNS)
-            continue
-        n = group["model"].nunique()
-        why = f"; a line needs {FEWEST_MODELS}"
-        if n >= FEWEST_MODELS:
-            why = ", some at chance or without a place on the axis"
-        lines.append(f"{_title(group)}: undefined, {n} models{why}.")
-    return [*_sentences(lines), *tables]
-
-
-def _sentences(lines: Sequence[str]) -> list[Grid]:
-    """Sentences without a table."""
-    return [Grid((), (), notes=lines)] if lines else []
-
-
-def _robust_layers(rows: pd.DataFrame) -> list[str]:
-    """A sentence per model and question: the layer that keeps most of its margin, its equals, and
-    the layers at chance.
-    """
-    lines = []
-    for _, group in rows.groupby([*ACROSS_CONDITIONS, "model"], sort=False):
-        if group["layer"].nunique() < 2:
-            continue
-        means = group[group["condition"] == MEAN].to_dict("records")
-        tied = [row["layer"] for row in means if row["robust"] == "tied"]
-        clauses = ["no layer can be called robust"]
-        for row in means:
-            if row["robust"] == "most":
-                margin = _cell(row, "margin_lost", percent)
-                clauses = [f"layer {row['layer']} loses {margin} % of its margin"]
-        clauses += [f"not significantly different: {listed(tied, 30)}"] if tied else []
-        chosen = sorted(set(group["layer"][group["chosen"].astype(bool)]))
-        clauses.append(f"dev chose {listed(chosen)}")
-        for level, words in (
-            ("at chance", "at chance on clean audio"),
-            ("unknown", "no control says what chance gives"),
-        ):
-            layers = list(dict.fromkeys(group["layer"][group["chance"] == level]))
-            clauses += [f"{words}: {listed(layers, 30)}"] if layers else []
-        lines.append(f"{_title(group, 'model')}: {'; '.join(clauses)}.")
-    return lines
 
 
 def _about(rows: pd.DataFrame, *fields: str) -> dict[str, Any]:
@@ -350,7 +271,7 @@ def _title(rows: pd.DataFrame, *fields: str) -> str:
 
 
 def _marks(row: Row) -> str:
-    return ("✓" if row["chosen"] else "") + MARKS.get(row["robust"], "")
+    return ("✓" if row["chosen"] else "") + MARKS.get(row.get("robust", ""), "")
 
 
 def _with_loss(row: Row | None) -> Cell:
@@ -391,12 +312,12 @@ def _cell(row: Row | None, name: str, form: Form) -> Cell:
 
 def _text(row: Row, name: str) -> str:
     text: str = DASH if pd.isna(row[name]) else str(row[name])
+    if name == "chance" and text == "unknown" and "margin_lost" not in row:
+        return DASH  # it matters for margins alone
     if name == "probability" and text != DASH:
         return f"{row[name]:.3f}"
     if name != "condition":
         return text or DASH
-    if text == WORST:
-        return f"worst: {row['note']}"
     if "train_domain" in row:
         return DASH if text in ("", CLEAN) else text
     return "mean" if text == MEAN else text

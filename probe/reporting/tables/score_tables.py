@@ -12,7 +12,8 @@ import pandas as pd
 
 from probe.data.conditions.grammar import CLEAN
 from probe.measures.metrics import metric_of
-from probe.records import QUESTION
+from probe.records import BY_GRADIENT, QUESTION
+from probe.reporting.layer_choices import choice_notes, with_choice
 from probe.reporting.scores import BASELINES, Scores, with_all_labels
 from probe.reporting.tables import grid
 from probe.reporting.tables.grid import Cell, Column, Grid, of_columns, score, score_of
@@ -26,6 +27,7 @@ from probe.reporting.text import (
     json_text,
     layer_text,
     metric_text,
+    percent,
     points,
     trained_on,
 )
@@ -41,16 +43,26 @@ SHAPE = {
     "anisotropy": ("anisotropy", "{:.2f}"),
     "outliers %": ("outlier_dims", "{:.1%}"),
 }
-OTHER_SCORES = ("dev", "last (layer)", "final", "weighted", *BASELINES, "selectivity")
+OTHER_SCORES = (
+    "dev",
+    "chosen in %",
+    "last (layer)",
+    "final",
+    "weighted",
+    *BASELINES,
+    "selectivity",
+)
 LEFT_OUT_IF_ALL = {
     "condition": CLEAN,
     "train condition": CLEAN,
     "train domain": "",
     "test domain": "",
     "seeds": "1",
+    "seed sd": DASH,
     "note": "",
 } | dict.fromkeys([*OTHER_SCORES, *SHAPE], DASH)
-ALIGNED_RIGHT = {"layer", INTERVAL, SCORE_INTERVAL, *OTHER_SCORES, "n", "blocks", "seeds", *SHAPE}
+NUMBERS = ("n", "blocks", "seeds", "seed sd")
+ALIGNED_RIGHT = {"layer", INTERVAL, SCORE_INTERVAL, *OTHER_SCORES, *NUMBERS, *SHAPE}
 
 
 def to_markdown(rows: pd.DataFrame, layers: bool) -> str:
@@ -84,23 +96,39 @@ def grid_of(rows: pd.DataFrame, layers: bool, titled: bool = False) -> Grid:
     if titled:
         columns = {}
         about = {"of": _question(cells[0]), "better": cells[0]["higher_is_better"]}
-    columns |= {"model": rows["model"], "head": rows["head"], "layer": rows["layer"].fillna(DASH)}
+    columns |= {"model": rows["model"], "head": rows["head"]}
+    columns["layer"] = rows["layer"] if layers else [with_choice(row) for row in cells]
     columns[interval_head(rows["metric"])] = [
         score_of(row, "" if layers else row["mark"]) for row in cells
     ]
     columns |= _layer_columns(cells) if layers else _chosen_columns(cells)
     columns |= {"n": map(str, rows["n"]), "seeds": map(str, rows["n_seeds"])}
+    columns["seed sd"] = [seed_spread(row) for row in cells]
     columns |= {"blocks": map(str, rows["n_blocks"]), "note": rows["note"]}
     cells_of = {
         Column(name, number=name in ALIGNED_RIGHT): column for name, column in columns.items()
     }
-    return of_columns(cells_of, LEFT_OUT_IF_ALL, **about)
+    notes = [] if layers else choice_notes(rows)
+    return of_columns(cells_of, LEFT_OUT_IF_ALL, notes=notes, **about)
+
+
+def seed_spread(row: Row) -> Cell:
+    """The standard deviation over seeds, in the unit of the score; ``one seed`` where it is unknown
+    for a head whose score depends on the seed.
+    """
+    if not math.isnan(row["seed_sd"]):
+        return Cell(metric_of(row["metric"]).text(row["seed_sd"]), value=row["seed_sd"])
+    return Cell("one seed" if row["head"] in BY_GRADIENT else DASH)
 
 
 def _layer_columns(cells: list[dict[Hashable, Any]]) -> Cells:
     columns: Cells = {"dev": [score(row["metric"], row["dev_value"]) for row in cells]}
     columns["chosen"] = ["✓" if row["chosen"] else "" for row in cells]
-    for head, (name, form) in SHAPE.items():
+    columns["chosen in %"] = [
+        Cell(percent(row["layer_share"]), value=row["layer_share"]) for row in cells
+    ]
+    known = {head: of for head, of in SHAPE.items() if cells and of[0] in cells[0]}
+    for head, (name, form) in known.items():
         columns[head] = [
             Cell(DASH if math.isnan(value) else form.format(value).removesuffix("%"), value=value)
             for value in (row[name] for row in cells)
@@ -195,7 +223,8 @@ def _matrix(rows: pd.DataFrame) -> Grid:
     cells = rows.to_dict("records")
     first = cells[0]
     at = {(row["train_domain"], row["test_domain"]): row for row in cells}
-    layers = {row["train_domain"]: row["layer"] for row in cells if pd.notna(row["layer"])}
+    show = with_choice if "layer_set" in rows else lambda row: str(row["layer"])
+    layers = {row["train_domain"]: show(row) for row in cells if pd.notna(row["layer"])}
     trains, tests = (sorted({place[end] for place in at}) for end in (0, 1))
     sign = 1 if first["higher_is_better"] else -1
     metric = metric_of(first["metric"])
@@ -220,9 +249,12 @@ def _matrix(rows: pd.DataFrame) -> Grid:
         better=bool(first["higher_is_better"]),
         aside="gap",
         notes=[
-            f"{row['train_domain']} → {row['test_domain']}: {row['note']}"
-            for row in cells
-            if row["note"]
+            *(choice_notes(rows) if "layer_set" in rows else []),
+            *(
+                f"{row['train_domain']} → {row['test_domain']}: {row['note']}"
+                for row in cells
+                if row["note"]
+            ),
         ],
     )
 

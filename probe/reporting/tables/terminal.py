@@ -1,6 +1,7 @@
 """The table for a terminal: one line for each task and model, cut to the width of the screen."""
 
 import math
+import textwrap
 import unicodedata
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
@@ -10,6 +11,7 @@ import pandas as pd
 from probe.data.conditions.grammar import CLEAN
 from probe.measures.metrics import metric_of
 from probe.measures.uncertainty import FEW_BLOCKS
+from probe.reporting.layer_choices import choice_notes, with_choice
 from probe.reporting.scores import Scores, seed_notes
 from probe.reporting.text import DASH, metric_text, one_line
 
@@ -38,7 +40,7 @@ def terminal_table(scores: Scores, width: int = 80) -> str:
         "model": model,
         "score": [metric_of(row["metric"]).text(row["value"]) for row in cells],
         "95 % interval": [_interval(row) for row in cells],
-        "layer": [DASH if pd.isna(row["layer"]) else one_line(row["layer"]) for row in cells],
+        "layer": [with_choice(row) for row in cells],
         "": [row["mark"] for row in cells],
     }
     in_one_line = _fitted({**names, **columns}, width, READABLE)
@@ -52,7 +54,7 @@ def terminal_table(scores: Scores, width: int = 80) -> str:
             if number == 0 or above[number] != above[number - 1]:
                 lines.append(_shortened(above[number], width))
             lines.append(f"{INDENT}{line}")
-    notes = _notes(rows)
+    notes = _notes(rows, width)
     return "".join(f"{line.rstrip()}\n" for line in [*lines, *notes])
 
 
@@ -118,10 +120,11 @@ def _padded(text: str, width: int, to_the_right: bool) -> str:
     return space + text if to_the_right else text + space
 
 
-def _notes(rows: pd.DataFrame) -> list[str]:
+def _notes(rows: pd.DataFrame, width: int) -> list[str]:
     """Sentences below the table, each once."""
     few = (rows["few"] & rows["low"].notna()).any()
     notes = [f"† fewer than {FEW_BLOCKS} speakers: the interval is approximate"] if few else []
+    notes += [line for note in choice_notes(rows) for line in textwrap.wrap(note, width)]
     notes += seed_notes(rows)
     missing = rows[rows["value"].isna()]
     notes += [
