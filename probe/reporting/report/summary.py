@@ -18,6 +18,7 @@ from probe.protocols import protocols
 from probe.records import OWN_HEADS
 from probe.reporting.layer_choices import NO_CHOICE, UNKNOWN
 from probe.reporting.report.repeat_commands import in_order
+from probe.reporting.scores import INTERVALS_ABOUT
 from probe.reporting.text import one_line, trained_on
 from probe.reporting.ties import BEST, OTHERS, TIED
 
@@ -57,6 +58,11 @@ def _answer(rows: pd.DataFrame) -> dict[str, Any]:
     name, title = first["metric"], metric_of(first["metric"]).title
     about = [f"{name if title == name else f'{title} ({name})'}, {better} is better"]
     about.append(trained_on(first["train_condition"]))
+    if known := set(rows["block_kind"]) - {""}:
+        what = " and ".join(INTERVALS_ABOUT[kind] for kind in sorted(known))
+        about.append(f"intervals are about {what}")
+    if (rows["shared_speakers"] > 0).any():
+        about.append("‡ test speakers are in training too")
     about.append(f"{first['corpus']}: {n} scored, {blocks} speakers or other blocks")
     caution = (
         f"Only {blocks} speakers or other blocks: the intervals are wide and approximate, and "

@@ -12,7 +12,8 @@ from probe.data.conditions.grammar import CLEAN
 from probe.measures.metrics import metric_of
 from probe.measures.uncertainty import FEW_BLOCKS
 from probe.reporting.layer_choices import choice_notes, with_choice
-from probe.reporting.scores import Scores, seed_notes
+from probe.reporting.scores import Scores, interval_notes, seed_notes
+from probe.reporting.tables.grid import SHARED
 from probe.reporting.text import DASH, metric_text, one_line
 
 NARROWEST = 10  # of a column of names
@@ -79,7 +80,8 @@ def _interval(row: Mapping[Hashable, Any]) -> str:
     if math.isnan(row["low"]):
         return ""
     metric = metric_of(row["metric"])
-    return f"[{metric.text(row['low'])}, {metric.text(row['high'])}]" + ("†" if row["few"] else "")
+    marks = ("†" if row["few"] else "") + (SHARED if row["shared_speakers"] > 0 else "")
+    return f"[{metric.text(row['low'])}, {metric.text(row['high'])}]{marks}"
 
 
 def _fitted(
@@ -124,8 +126,10 @@ def _notes(rows: pd.DataFrame, width: int) -> list[str]:
     """Sentences below the table, each once."""
     few = (rows["few"] & rows["low"].notna()).any()
     notes = [f"† fewer than {FEW_BLOCKS} speakers: the interval is approximate"] if few else []
+    shared = ((rows["shared_speakers"] > 0) & rows["low"].notna()).any()
+    notes += [f"{SHARED} some or all test speakers are in training too"] if shared else []
     notes += [line for note in choice_notes(rows) for line in textwrap.wrap(note, width)]
-    notes += seed_notes(rows)
+    notes += [*interval_notes(rows), *seed_notes(rows)]
     missing = rows[rows["value"].isna()]
     notes += [
         one_line(f"{DASH} {row['model']}, {row['task']}: {row['note']}")
