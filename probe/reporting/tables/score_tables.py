@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 
 from probe.data.conditions.grammar import CLEAN
+from probe.measures.comparison import AT_CHANCE
 from probe.measures.metrics import metric_of
 from probe.records import BY_GRADIENT, QUESTION
 from probe.reporting.layer_choices import choice_notes, with_choice
@@ -58,6 +59,7 @@ LEFT_OUT_IF_ALL = {
     "train domain": "",
     "test domain": "",
     "seeds": "1",
+    "chance": "",
     "seed sd": DASH,
     "note": "",
 } | dict.fromkeys([*OTHER_SCORES, *SHAPE], DASH)
@@ -102,6 +104,7 @@ def grid_of(rows: pd.DataFrame, layers: bool, titled: bool = False) -> Grid:
         score_of(row, "" if layers else row["mark"]) for row in cells
     ]
     columns |= _layer_columns(cells) if layers else _chosen_columns(cells)
+    columns["chance"] = [AT_CHANCE if row["chance"] == AT_CHANCE else "" for row in cells]
     columns |= {"n": map(str, rows["n"]), "seeds": map(str, rows["n_seeds"])}
     columns["seed sd"] = [seed_spread(row) for row in cells]
     columns |= {"blocks": map(str, rows["n_blocks"]), "note": rows["note"]}

@@ -9,12 +9,14 @@ from typing import Any
 import pandas as pd
 
 from probe.data.conditions.grammar import CLEAN
+from probe.measures.comparison import AT_CHANCE
 from probe.measures.metrics import metric_of
 from probe.measures.uncertainty import FEW_BLOCKS
 from probe.reporting.layer_choices import choice_notes, with_choice
 from probe.reporting.scores import Scores, interval_notes, seed_notes
 from probe.reporting.tables.grid import SHARED
 from probe.reporting.text import DASH, metric_text, one_line
+from probe.reporting.ties import IN_SET, SET
 
 NARROWEST = 10  # of a column of names
 READABLE = 16  # of models beside their tasks
@@ -42,7 +44,7 @@ def terminal_table(scores: Scores, width: int = 80) -> str:
         "score": [metric_of(row["metric"]).text(row["value"]) for row in cells],
         "95 % interval": [_interval(row) for row in cells],
         "layer": [with_choice(row) for row in cells],
-        "": [row["mark"] for row in cells],
+        "": [_mark(row) for row in cells],
     }
     in_one_line = _fitted({**names, **columns}, width, READABLE)
     if _width(in_one_line) <= width:
@@ -74,6 +76,10 @@ def _names(rows: pd.DataFrame) -> dict[str, list[str]]:
     }
     columns = {"task": rows["task"], **differing, "model": rows["model"]}
     return {name: [one_line(text) for text in column] for name, column in columns.items()}
+
+
+def _mark(row: Mapping[Hashable, Any]) -> str:
+    return str(row["mark"]) or (AT_CHANCE if row["chance"] == AT_CHANCE else "")
 
 
 def _interval(row: Mapping[Hashable, Any]) -> str:
@@ -128,6 +134,7 @@ def _notes(rows: pd.DataFrame, width: int) -> list[str]:
     notes = [f"† fewer than {FEW_BLOCKS} speakers: the interval is approximate"] if few else []
     shared = ((rows["shared_speakers"] > 0) & rows["low"].notna()).any()
     notes += [f"{SHARED} some or all test speakers are in training too"] if shared else []
+    notes += [f"{IN_SET}: {SET}"] if rows["mark"].eq(IN_SET).any() else []
     notes += [line for note in choice_notes(rows) for line in textwrap.wrap(note, width)]
     notes += [*interval_notes(rows), *seed_notes(rows)]
     missing = rows[rows["value"].isna()]
