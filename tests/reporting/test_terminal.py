@@ -20,8 +20,8 @@ def test_a_wide_screen_shows_one_line_for_each_task_and_model() -> None:
     head, *rows, note = lines
     assert note.startswith("layer 6 (?)")
     assert head.split() == ["task", "metric", "model", "score", "95", "%", "interval", "layer"]
-    assert [row.split()[0] for row in rows] == ["connected", "connected", *["digits"] * 3]
-    assert [row.split()[1:4:2] for row in rows[2:]] == [
+    assert [row.split()[0] for row in rows] == ["connected", "connected", *["digits"] * 3, "in"]
+    assert [row.split()[1:4:2] for row in rows[2:5]] == [
         ["accuracy", "fbank"],
         ["accuracy", "org/a"],
         ["accuracy", "org/b"],

@@ -48,7 +48,7 @@
   const count = (title, name) => amount(title, name, { cell: (row) => String(row[name]) });
   const MODEL = text("model", "model", { head: true });
   const LAYER = text("layer", "layer", { number: true, down: false });
-  const scoreNode = (row) => el("span", { class: joined([row.mark, row.chance ? "chance" : ""], " ") || null }, number(row.value, row.digits));
+  const scoreNode = (row) => el("span", { class: joined([row.mark?.replace(" ", "-"), row.chance ? "chance" : ""], " ") || null }, number(row.value, row.digits));
   const below = (content) => (content ? el("small", { class: "below" }, content) : "");
 
   // A table that the buttons in its head sort; a long one shows its first rows and a button for the rest.
@@ -238,7 +238,8 @@
   }
 
   const answers = () => [
-    data.headline ? el("p", { class: "headline" }, data.headline) : "",
+    data.headline.length ? el("p", { class: "headline" }, data.headline[0]) : "",
+    data.headline.length > 1 ? el("ul", { class: "headline" }, data.headline.slice(1).map((line) => el("li", {}, line))) : "",
     el("div", { class: "answers" }, data.answers.map(({ title, about, lead: [where, who, what], elsewhere, caution, protocol, deviations }) =>
       el("article", {}, el("h3", {}, title), el("p", { class: "about" }, about),
         el("p", { class: "lead" }, where ? `${where}: ` : "", el("strong", {}, who), ` ${what}`),
