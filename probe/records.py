@@ -65,7 +65,10 @@ SINCE_4: dict[str, Any] = {
     "arguments": {},
 }
 # Fields that a line has only where they are not empty, with the value that is left out.
-OPTIONAL: dict[str, Any] = {"folds": [], "audio_sha256": ""}
+OPTIONAL: dict[str, Any] = {"folds": [], "audio_sha256": "", "block_kind": ""}
+# What blocks are.
+SPEAKER, SESSION, RECORDING, UTTERANCE = "speaker", "session", "recording", "utterance"
+BLOCK_KINDS = (SPEAKER, SESSION, RECORDING, UTTERANCE)
 OWN_HEAD = "own-ctc"
 OWN_HEAD_BEAM = "own-ctc-beam"  # the same with a beam search
 OWN_HEADS = (OWN_HEAD, OWN_HEAD_BEAM)
@@ -121,6 +124,9 @@ class Record:
         n: utterances or trials.
         n_blocks: blocks (speakers; utterances where no speaker is known).
         counts: see the module.
+        block_kind: what a block is: ``speaker``; ``session``, ``recording`` or ``utterance`` of one
+            speaker where the label is the speaker; ``utterance`` where no speaker is known; empty
+            in records of earlier versions, whose blocks are speakers, and of a codelength.
         groups: column of the manifest (``sex``, ``domain`` ...) -> its value for each of the
             counts' blocks; only columns in which every block has one value.
         higher_is_better: direction of ``metric``.
@@ -181,6 +187,7 @@ class Record:
     n: int
     n_blocks: int
     counts: dict[str, Any] = field(default_factory=dict)
+    block_kind: str = ""
     groups: dict[str, list[str]] = field(default_factory=dict)
     higher_is_better: bool
     select_by: str

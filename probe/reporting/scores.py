@@ -32,7 +32,11 @@ from probe.records import (
     CHOICE,
     NO_LAYER,
     QUESTION,
+    RECORDING,
     SCORE,
+    SESSION,
+    SPEAKER,
+    UTTERANCE,
     WEIGHTED,
     chosen_layers,
     left_out,
@@ -54,7 +58,16 @@ WHERE = [
     *["model", "task", "corpus", "condition", "train_condition", "head", "headline"],
     *["train_domain", "test_domain", "metric", "select_by"],
 ]
-ABOUT = ["n", "n_blocks", "few", "shared_speakers", "n_seeds", "seed_sd", "higher_is_better"]
+ABOUT = [
+    "n",
+    "n_blocks",
+    "block_kind",
+    "few",
+    "shared_speakers",
+    "n_seeds",
+    "seed_sd",
+    "higher_is_better",
+]
 STATISTICS = ["rms", "effective_rank", "anisotropy", "outlier_dims"]
 CHOSEN = [
     *[*WHERE, "layer", "layer_share", "layer_set", "value", "low", "high"],
@@ -72,6 +85,12 @@ BUDGETS = [
     *[*ABOUT, "note"],
 ]
 BASELINES = ("majority", "mean", "shuffled", "fbank", "random")
+INTERVALS_ABOUT = {
+    SPEAKER: "other speakers",
+    SESSION: "other sessions of the same speakers",
+    RECORDING: "other recordings of the same speakers",
+    UTTERANCE: "other utterances",
+}
 TOO_FEW = "too few blocks for an interval"
 FOR_ENDS = ["low", "high", "value", "counts", "metric", "split", "seed"]
 CHANCE = ("majority", "mean", "shuffled")  # controls that say what chance gives
@@ -361,6 +380,16 @@ def crossed(records: pd.DataFrame) -> pd.DataFrame:
     )
     dev = crossing[~is_test].drop_duplicates([*LINE, "seed"])
     return pd.concat([records[~is_moved], crossing[is_test], dev], ignore_index=True)
+
+
+def interval_notes(rows: pd.DataFrame) -> list[str]:
+    """Sentences on what the intervals of rows are about, with tasks where these differ."""
+    known = rows[rows["low"].notna() & (rows["block_kind"] != "")]
+    notes = []
+    for kind, group in known.groupby("block_kind"):
+        tasks = f" ({listed(sorted(set(group['task'])), 20)})" if len(group) < len(known) else ""
+        notes.append(f"intervals are about {INTERVALS_ABOUT[str(kind)]}{tasks}")
+    return notes
 
 
 def seed_notes(rows: pd.DataFrame) -> list[str]:

@@ -17,6 +17,7 @@ from probe.measures.choice_shares import MOST_CHOICES
 from probe.measures.metrics import metric_of
 from probe.records import COMBINED, QUESTION
 from probe.reporting.figures import style
+from probe.reporting.tables.grid import SHARED
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -81,7 +82,13 @@ def curves_figure(rows: pd.DataFrame, axis: str = "index", width: str = "double"
         marks["after the final LayerNorm"] = style.OPEN
     legend = style.legend_of(looks, marks, bool(rows["low"].notna().any()))
     questions = [cells for _, cells in rows.groupby(PANEL)]
-    titles = [style.title_of(cells, rows) for cells in questions]
+    shared = [bool((cells["shared_speakers"] > 0).any()) for cells in questions]
+    titles = [
+        style.title_of(cells, rows) + (f" {SHARED}" if is_shared else "")
+        for cells, is_shared in zip(questions, shared, strict=True)
+    ]
+    if any(shared):
+        legend.append(style.remark(f"{SHARED} test speakers are in training too"))
     figure, panels = style.curve_panels(questions, titles, width, legend)
     for axes, cells in panels:
         if cells["flat"].all():

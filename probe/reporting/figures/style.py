@@ -237,6 +237,13 @@ def legend_of(lines: dict[str, Look], marks: dict[str, Look], intervals: bool = 
     return handles
 
 
+def remark(text: str) -> Any:
+    """A handle of a legend that has a text only."""
+    from matplotlib.lines import Line2D
+
+    return Line2D([], [], label=text, linestyle="none")
+
+
 def with_series(rows: pd.DataFrame, places: Sequence[str]) -> pd.DataFrame:
     """The rows with a column ``series``: the model, and the head where a model has several heads
     at one place.

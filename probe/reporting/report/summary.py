@@ -18,6 +18,7 @@ from probe.protocols import protocols
 from probe.records import OWN_HEADS
 from probe.reporting.layer_choices import NO_CHOICE, UNKNOWN
 from probe.reporting.report.repeat_commands import in_order
+from probe.reporting.scores import INTERVALS_ABOUT
 from probe.reporting.text import one_line, trained_on
 from probe.reporting.ties import BEST, IN_SET, OTHERS
 
@@ -58,6 +59,11 @@ def _answer(rows: pd.DataFrame) -> dict[str, Any]:
     name, title = first["metric"], metric_of(first["metric"]).title
     about = [f"{name if title == name else f'{title} ({name})'}, {better} is better"]
     about.append(trained_on(first["train_condition"]))
+    if known := set(rows["block_kind"]) - {""}:
+        what = " and ".join(INTERVALS_ABOUT[kind] for kind in sorted(known))
+        about.append(f"intervals are about {what}")
+    if (rows["shared_speakers"] > 0).any():
+        about.append("‡ test speakers are in training too")
     about.append(f"{first['corpus']}: {n} scored, {blocks} speakers or other blocks")
     caution = (
         f"Only {blocks} speakers or other blocks: the intervals are wide and approximate, and "
@@ -181,12 +187,12 @@ def _about_best(cells: Sequence[Row], best: Sequence[Row]) -> list[str]:
 
 
 def _how_sure(row: Row, start: str) -> list[str]:
-    """A sentence on how sure the layer is; none where there is nothing to choose."""
+    """A sentence on how sure the layer is; none where there is nothing to choose, or it is
+    unknown.
+    """
     layer = one_line(str(row["layer"]))
-    if row["layer_set"] == NO_CHOICE:
+    if row["layer_set"] in (NO_CHOICE, UNKNOWN):
         return []
-    if row["layer_set"] == UNKNOWN:
-        return [f"{start} dev speakers are too few to say how sure layer {layer} is."]
     share = f"{100 * row['layer_share']:.0f} %"
     others = "" if row["layer_set"] == layer else f", and one of {row['layer_set']} in 90 %"
     return [f"{start} dev speakers choose layer {layer} in {share} of resamples{others}."]

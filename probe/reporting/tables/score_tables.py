@@ -15,7 +15,7 @@ from probe.measures.comparison import AT_CHANCE
 from probe.measures.metrics import metric_of
 from probe.records import BY_GRADIENT, QUESTION
 from probe.reporting.layer_choices import choice_notes, with_choice
-from probe.reporting.scores import BASELINES, Scores, with_all_labels
+from probe.reporting.scores import BASELINES, Scores, interval_notes, with_all_labels
 from probe.reporting.tables import grid
 from probe.reporting.tables.grid import Cell, Column, Grid, of_columns, score, score_of
 from probe.reporting.text import (
@@ -111,7 +111,7 @@ def grid_of(rows: pd.DataFrame, layers: bool, titled: bool = False) -> Grid:
     cells_of = {
         Column(name, number=name in ALIGNED_RIGHT): column for name, column in columns.items()
     }
-    notes = [] if layers else choice_notes(rows)
+    notes = [*([] if layers else choice_notes(rows)), *interval_notes(rows)]
     return of_columns(cells_of, LEFT_OUT_IF_ALL, notes=notes, **about)
 
 
@@ -312,10 +312,13 @@ def to_json(rows: pd.DataFrame) -> str:
 
 def _for_export(rows: pd.DataFrame) -> pd.DataFrame:
     """The rows with ten significant digits in every float, since the last ones differ between
-    processors; without the columns of shared speakers and of means where no score has any.
+    processors; without the columns of shared speakers, means and kinds of blocks where no score
+    has any.
     """
     if "mean" in rows and rows["mean"].isna().all():
         rows = rows.drop(columns="mean")
+    if "block_kind" in rows and (rows["block_kind"] == "").all():
+        rows = rows.drop(columns="block_kind")
     if "shared_speakers" in rows:
         if (rows["shared_speakers"] > 0).any():
             rows = rows.astype({"shared_speakers": "Int64"})

@@ -13,7 +13,8 @@ from probe.measures.comparison import AT_CHANCE
 from probe.measures.metrics import metric_of
 from probe.measures.uncertainty import FEW_BLOCKS
 from probe.reporting.layer_choices import choice_notes, with_choice
-from probe.reporting.scores import Scores, seed_notes
+from probe.reporting.scores import Scores, interval_notes, seed_notes
+from probe.reporting.tables.grid import SHARED
 from probe.reporting.text import DASH, metric_text, one_line
 from probe.reporting.ties import IN_SET, SET
 
@@ -85,7 +86,8 @@ def _interval(row: Mapping[Hashable, Any]) -> str:
     if math.isnan(row["low"]):
         return ""
     metric = metric_of(row["metric"])
-    return f"[{metric.text(row['low'])}, {metric.text(row['high'])}]" + ("†" if row["few"] else "")
+    marks = ("†" if row["few"] else "") + (SHARED if row["shared_speakers"] > 0 else "")
+    return f"[{metric.text(row['low'])}, {metric.text(row['high'])}]{marks}"
 
 
 def _fitted(
@@ -130,9 +132,11 @@ def _notes(rows: pd.DataFrame, width: int) -> list[str]:
     """Sentences below the table, each once."""
     few = (rows["few"] & rows["low"].notna()).any()
     notes = [f"† fewer than {FEW_BLOCKS} speakers: the interval is approximate"] if few else []
+    shared = ((rows["shared_speakers"] > 0) & rows["low"].notna()).any()
+    notes += [f"{SHARED} some or all test speakers are in training too"] if shared else []
     notes += [f"{IN_SET}: {SET}"] if rows["mark"].eq(IN_SET).any() else []
     notes += [line for note in choice_notes(rows) for line in textwrap.wrap(note, width)]
-    notes += seed_notes(rows)
+    notes += [*interval_notes(rows), *seed_notes(rows)]
     missing = rows[rows["value"].isna()]
     notes += [
         one_line(f"{DASH} {row['model']}, {row['task']}: {row['note']}")
