@@ -4,9 +4,11 @@ Aim: a set that contains the best of the compared models (or layers) with a give
 that no single winner has to be picked from noise.
 
 Source: Hansen, Lunde & Nason 2011, "The model confidence set", Econometrica 79, with the statistic
-T_max. While the hypothesis of equal scores is rejected, the worst score is removed; the p-value of
-a score is the largest p-value up to its removal, and the set has all scores whose p-value is above
-the level.
+T_R, the largest t value of any two scores. While the hypothesis of equal scores is rejected, the
+score that is significantly worse than another is removed; the p-value of a score is the largest
+p-value up to its removal, and the set has all scores whose p-value is above the level. The other
+statistic of the paper, T_max, compares with the mean of all, and keeps bad scores as long as there
+are several of them.
 
 Resamples are those of the wild cluster bootstrap instead of blocks of time, because utterances of
 one speaker are right or wrong together: what a block (speaker) contributes is multiplied by one of
@@ -108,16 +110,18 @@ def model_confidence_set(losses: Floats, resampled: Floats) -> list[float]:
         losses: (model,) mean losses.
         resampled: (resample, model) the mean losses of resamples, less ``losses``.
     """
+    gaps = losses[:, None] - losses
+    drawn = resampled[:, :, None] - resampled[:, None, :]
+    errors = np.sqrt(np.square(drawn).mean(axis=0))
+    # Scores that agree in every block have no error: they differ for certain, or not at all.
+    certain = np.where(gaps > ROUNDING, np.inf, 0.0)
+    t = np.divide(gaps, errors, out=certain, where=errors > ROUNDING)
+    t_drawn = np.divide(drawn, errors, out=np.zeros_like(drawn), where=errors > ROUNDING)
     p = np.ones(len(losses))
     left, largest = list(range(len(losses))), 0.0
     while len(left) > 1:
-        excess = losses[left] - losses[left].mean()
-        drawn = resampled[:, left] - resampled[:, left].mean(axis=1, keepdims=True)
-        errors = np.sqrt(np.square(drawn).mean(axis=0))
-        # Scores that agree in every block have no error: they differ for certain, or not at all.
-        certain = np.where(excess > ROUNDING, np.inf, 0.0)
-        t = np.divide(excess, errors, out=certain, where=errors > ROUNDING)
-        t_drawn = np.divide(drawn, errors, out=np.zeros_like(drawn), where=errors > ROUNDING)
-        largest = max(largest, float(np.mean(t_drawn.max(axis=1) >= t.max())))
-        p[left.pop(int(np.argmax(t)))] = largest
+        of_left = t[np.ix_(left, left)].max(axis=1)
+        most_drawn = t_drawn[:, left][:, :, left].max(axis=(1, 2))
+        largest = max(largest, float(np.mean(most_drawn >= of_left.max())))
+        p[left.pop(int(np.argmax(of_left)))] = largest
     return p.tolist()

@@ -45,28 +45,30 @@ def test_p_values_are_those_of_the_published_procedure() -> None:
     resampled = weights @ losses / 30
     expected, left, largest = np.ones(5), [0, 1, 2, 3, 4], 0.0
     while len(left) > 1:
-        t, t_drawn = [], []
+        t, most_drawn = {}, np.zeros(500)
         for i in left:
-            excess = mean[i] - np.mean([mean[j] for j in left])
-            drawn = resampled[:, i] - np.mean([resampled[:, j] for j in left], axis=0) - excess
-            error = np.sqrt(np.mean(drawn**2))
-            t.append(excess / error)
-            t_drawn.append(drawn / error)
-        largest = max(largest, np.mean(np.max(t_drawn, axis=0) >= max(t)))
-        expected[left.pop(int(np.argmax(t)))] = largest
+            for j in set(left) - {i}:
+                drawn = resampled[:, i] - resampled[:, j] - (mean[i] - mean[j])
+                error = np.sqrt(np.mean(drawn**2))
+                t[i, j] = (mean[i] - mean[j]) / error
+                most_drawn = np.maximum(most_drawn, np.abs(drawn) / error)
+        largest = max(largest, np.mean(most_drawn >= max(t.values())))
+        worst = max(t, key=lambda pair: t[pair])[0]
+        expected[worst] = largest
+        left.remove(worst)
     assert model_confidence_set(mean, resampled - mean) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("n_models", [2, 4, 9])
 def test_p_values_of_the_set_are_those_of_arch(n_models: int) -> None:
-    """With arch's own resamples (statistic T_max, blocks of one point)."""
+    """With arch's own resamples (statistic T_R, blocks of one point)."""
     reason = "the package arch is not installed (pip install arch)"
     multiple = pytest.importorskip("arch.bootstrap", reason=reason)
     generator = np.random.default_rng(n_models)
     losses = generator.normal(0.3, 0.05, n_models) + generator.normal(0, 0.2, (40, 1))
     losses = losses + generator.normal(0, 0.1, (40, n_models))
     arch = multiple.MCS(
-        losses, size=0.05, reps=500, block_size=1, method="max", bootstrap="circular", seed=1
+        losses, size=0.05, reps=500, block_size=1, method="R", bootstrap="circular", seed=1
     )
     arch.compute()
     mean = losses.mean(axis=0)
@@ -74,6 +76,14 @@ def test_p_values_of_the_set_are_those_of_arch(n_models: int) -> None:
     expected = arch.pvalues["Pvalue"].sort_index().to_numpy()
     assert len(set(expected)) >= min(n_models, 3)  # several steps of removal
     assert model_confidence_set(mean, resampled) == pytest.approx(expected, abs=1e-12)
+
+
+def test_bad_models_do_not_keep_each_other_in_the_set() -> None:
+    """Two good ones and five that are 15 points worse."""
+    good = coverage.accuracy(np.random.default_rng(1), 40, 2).counts
+    bad = coverage.accuracy(np.random.default_rng(1), 40, 7, gap=0.15).counts[-1]
+    p = confidence_set([*good, *[bad] * 5], "accuracy")
+    assert max(p[2:]) <= 0.05 < max(p[:2])
 
 
 @pytest.mark.parametrize("n_models", mostly_nightly([3, 12], [3]))
