@@ -411,7 +411,7 @@ def left_out_of_set(
 def _sets(options: argparse.Namespace) -> None:
     print("| blocks | models | equally good, any left out | one 5 points worse | 10 points worse |")
     print("| --- | --- | --- | --- | --- |")
-    for n_blocks in OF_DIFFERENCES:
+    for n_blocks in _sizes(options, (7, *OF_DIFFERENCES)):
         for n_models in (2, 3, 5, 10, 20):
             about = (n_blocks, n_models, options.simulations)
             shares = [left_out_of_set(*about)[0]]
@@ -456,6 +456,10 @@ def _comparisons(options: argparse.Namespace) -> None:
             )
 
 
+def _sizes(options: argparse.Namespace, usual: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(map(int, options.blocks.split(","))) if options.blocks else usual
+
+
 def _row(job: tuple[str, int, bool, argparse.Namespace]) -> Coverage:
     score, n_blocks, paired, options = job
     measure = of_difference if paired else partial(of_value, method=options.method)
@@ -493,7 +497,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--only", choices=SCORES, action="append", help="these scores; repeat")
     parser.add_argument(
-        "--blocks", help="such as 12,40; without it 7 to 200, and 12 to 40 for differences"
+        "--blocks",
+        help="such as 12,40; without it 7 to 200, 12 to 40 for differences, 7 to 40 for sets",
     )
     options = parser.parse_args(arguments)
     if options.sets or options.comparisons:
@@ -503,7 +508,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(f"% held / median width in points (below, above, none), Monte Carlo error {error:.1f}\n")
     with ProcessPoolExecutor(options.jobs) as pool:
         for paired, usual in ((False, BLOCKS), (True, OF_DIFFERENCES)):
-            sizes = tuple(map(int, options.blocks.split(","))) if options.blocks else usual
+            sizes = _sizes(options, usual)
             scores = options.only or (USUAL if paired else SCORES)
             places = [(score, n) for score in scores for n in sizes]
             results = pool.map(_row, [(score, n, paired, options) for score, n in places])

@@ -26,6 +26,7 @@ from probe.measures.block_sums import CELLS, MOMENTS
 from probe.measures.counts import FORMS, NAMES, Counts, Form, form_of, value_of
 from probe.measures.metrics import ACCURACY, METRICS, Metric, metric_of
 from probe.records import (
+    BLOCK_KINDS,
     CHOICE,
     IDENTITY,
     PER_TRIAL,
@@ -101,6 +102,7 @@ VALUES: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "metric": _one_of(METRICS),
     "n": _at_least(0),
     "n_blocks": _at_least(0),
+    "block_kind": _one_of(("", *BLOCK_KINDS)),
     "select_by": _one_of(METRICS),
     "excluded": ("counts of 0 or more", lambda value: min(value.values(), default=0) >= 0),
     "limit": ("null or 1 or more", lambda value: value is None or value >= 1),

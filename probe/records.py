@@ -65,7 +65,10 @@ SINCE_4: dict[str, Any] = {
     "arguments": {},
 }
 # Fields that a line has only where they are not empty, with the value that is left out.
-OPTIONAL: dict[str, Any] = {"folds": [], "audio_sha256": ""}
+OPTIONAL: dict[str, Any] = {"folds": [], "audio_sha256": "", "block_kind": ""}
+# What blocks are.
+SPEAKER, SESSION, RECORDING, UTTERANCE = "speaker", "session", "recording", "utterance"
+BLOCK_KINDS = (SPEAKER, SESSION, RECORDING, UTTERANCE)
 OWN_HEAD = "own-ctc"
 OWN_HEAD_BEAM = "own-ctc-beam"  # the same with a beam search
 OWN_HEADS = (OWN_HEAD, OWN_HEAD_BEAM)
@@ -73,6 +76,7 @@ OWN_HEADS = (OWN_HEAD, OWN_HEAD_BEAM)
 WEIGHTED = "weighted"  # a learned sum of all layers
 PER_FOLD = "per-fold"  # of a task with folds: the layer that each of them chose
 COMBINED = (WEIGHTED, PER_FOLD)  # no points of a layer curve
+DEV_LOSS = "dev_cross_entropy"  # in ``chosen``: of the chosen settings; it decides ties of layers
 NO_LAYER = "none"  # of a score that no feature has a part in
 SEVERAL = "several"  # stands where a condition's name does
 
@@ -120,6 +124,9 @@ class Record:
         n: utterances or trials.
         n_blocks: blocks (speakers; utterances where no speaker is known).
         counts: see the module.
+        block_kind: what a block is: ``speaker``; ``session``, ``recording`` or ``utterance`` of one
+            speaker where the label is the speaker; ``utterance`` where no speaker is known; empty
+            in records of earlier versions, whose blocks are speakers, and of a codelength.
         groups: column of the manifest (``sex``, ``domain`` ...) -> its value for each of the
             counts' blocks; only columns in which every block has one value.
         higher_is_better: direction of ``metric``.
@@ -180,6 +187,7 @@ class Record:
     n: int
     n_blocks: int
     counts: dict[str, Any] = field(default_factory=dict)
+    block_kind: str = ""
     groups: dict[str, list[str]] = field(default_factory=dict)
     higher_is_better: bool
     select_by: str
@@ -618,17 +626,27 @@ def source_dev(records: "pd.DataFrame") -> "pd.DataFrame":
     ]
 
 
-def chosen_layers(records: "pd.DataFrame") -> "pd.DataFrame":
-    """One row per `CHOICE` that has a dev score, with the best layer in ``chosen_layer``.
+def dev_choices(records: "pd.DataFrame") -> "pd.DataFrame":
+    """The dev scores that layers are chosen by, the best of each `CHOICE` first, with ``dev_loss``.
 
-    Best by the dev value of the metric ``select_by``; ties go to the lowest layer. Controls and the
-    weighted sum do not stand for it, unless the sum is all there is. Of a task with folds it is
-    `PER_FOLD`.
+    They are those of the metric ``select_by``. Of equal ones the one with the lower `DEV_LOSS` is
+    better (infinite where a record has none), and then the lower layer. Controls are no candidates,
+    and the weighted sum is chosen only if it is all there is. Of a task with folds `PER_FOLD` comes
+    first.
     """
     dev = source_dev(records)
     dev = dev[(dev["metric"] == dev["select_by"]) & dev["value"].notna() & (dev["control"] == "")]
     is_sum = dev["layer"] == WEIGHTED
     loss = dev["value"].where(~dev["higher_is_better"].astype(bool), -dev["value"])
     loss = loss.where(dev["layer"] != PER_FOLD, -np.inf).where(~is_sum, np.inf)
-    best = dev.assign(loss=loss).sort_values(["loss", "layer_index"]).drop_duplicates(CHOICE)
+    dev_loss = [chosen.get(DEV_LOSS, np.inf) for chosen in dev["chosen"]]
+    dev = dev.assign(loss=loss, dev_loss=dev_loss)
+    return dev.sort_values(["loss", "dev_loss", "layer_index"]).drop(columns="loss")
+
+
+def chosen_layers(records: "pd.DataFrame") -> "pd.DataFrame":
+    """One row per `CHOICE` that has a dev score, with the best layer in ``chosen_layer``, see
+    `dev_choices`.
+    """
+    best = dev_choices(records).drop_duplicates(CHOICE)
     return best[[*CHOICE, "layer"]].rename(columns={"layer": "chosen_layer"})

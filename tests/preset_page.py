@@ -63,9 +63,11 @@ def section(name: str) -> str:
         f"* Command: `{protocol.command(name)}`",
         f"* Features (view `{view}`): {f'about {disk} (estimate)' if size else 'see --dry-run'}",
     ]
-    if getattr(task.settings, "weighted", None) == "only":
-        memory = round(protocol.hours * 3600 * FRAMES_HZ) * LAYERS * WIDTH * 4 / 1e9
-        lines.append(f"* Memory for the sum of layers: about {memory:,.0f} GB (estimate)")
+    of_frames = getattr(task.settings, "weighted", None) == "only"
+    if of_frames or task.kind.name == "superb":
+        rows = protocol.hours * 3600 * FRAMES_HZ if of_frames else protocol.utterances
+        memory = rows * LAYERS * WIDTH * 4 / 1e9
+        lines.append(f"* `--memory` for the sum of layers: {memory:,.1f} GB or more (estimate)")
     lines += [f"* Published: {line}" for line in figures(name)] or ["* Published: no figure"]
     if protocol.clean:
         lines.append(f"* With statistics that hold: `{protocol.clean}`")

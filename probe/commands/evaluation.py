@@ -302,7 +302,7 @@ def similarity(
     conditions: tuple[str, ...],
     comparing: "Comparing",
 ) -> None:
-    """Measure how similar layers are to each other, to other models, or to labels.
+    """Measure how similar layers are to other layers and to labels.
 
     The measures are cosine and relative distance of frames, CKA and CCA of layers, and with labels
     the mutual information. Compare clean features with each --condition, a model with another

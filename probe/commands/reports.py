@@ -48,6 +48,7 @@ class Layout:
     filters: tuple[str, ...]
     sort: str
     published: bool
+    rank: bool
     robust: bool
     all_measures: bool
     baseline: str | None
@@ -62,6 +63,7 @@ class Layout:
             "--by": self.by,
             "--pivot": self.pivot,
             "--published": self.published,
+            "--rank": self.rank,
         }
         chosen = [name for name, value in ways.items() if value]
         if len(chosen) > 1:
@@ -81,7 +83,7 @@ class Layout:
     def is_plain(self) -> bool:
         """Whether a row is a task and a model, as where no option says otherwise."""
         arranged = self.every_layer or self.robust or self.by or self.pivot or self.published
-        return not (arranged or self.sort)
+        return not (arranged or self.rank or self.sort)
 
 
 @command()
@@ -127,6 +129,12 @@ class Layout:
         is_flag=True,
         group=ROWS,
         help="Show published scores next to ours, with notes.",
+    ),
+    option(
+        "--rank",
+        is_flag=True,
+        group=ROWS,
+        help="Rank models over all tasks: mean rank, Borda count, SUPERB score.",
     ),
     option(
         "--robust",
@@ -224,8 +232,9 @@ def _table(results: tuple[Path, ...], layout: Layout) -> "tuple[Scores, str]":
     early, late = layout.terms
     records = kept(_read(*results), early)
     sort, excel_safe = layout.sort, layout.excel_safe
-    if layout.robust and (late or sort):
-        raise UsageError("--robust takes neither --sort nor a --filter of scores.")
+    if (layout.robust or layout.rank) and (late or sort):
+        name = "--robust" if layout.robust else "--rank"
+        raise UsageError(f"{name} takes neither --sort nor a --filter of scores.")
     width = terminal_width()
     form = layout.form or ("text" if width else "md")
     named = [layout.pivot or "", *(term.field for term in (*early, *late))]
@@ -237,6 +246,10 @@ def _table(results: tuple[Path, ...], layout: Layout) -> "tuple[Scores, str]":
     if layout.robust:
         losses = Losses(scores, layout.all_measures, layout.baseline)
         text = files.robustness(losses, form, layout.every_layer, excel_safe)
+    elif layout.rank:
+        from probe.reporting.tables.rank_tables import rank_grid, rank_rows
+
+        text = files.in_form([rank_grid(rank_rows(scores))], form, excel_safe)
     elif layout.by:
         grids = arranged(scores, layout.by, layout.show or ("best",), late, sort)
         text = files.in_form(grids, form, excel_safe)
@@ -268,7 +281,7 @@ def _only(column: str) -> Decorator:
 @click.argument(
     "kind",
     type=click.Choice(
-        ["layers", "conditions", "domains", "similarity", "budgets", "search", "det"]
+        ["layers", "conditions", "domains", "similarity", "budgets", "search", "det", "ranks"]
     ),
 )
 @records_option

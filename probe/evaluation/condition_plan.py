@@ -19,7 +19,7 @@ from probe.data.conditions.grammar import CLEAN
 from probe.data.corpus import Corpus, Utterance
 from probe.data.trials import Trial
 from probe.errors import UsageError
-from probe.evaluation.dataset import block_of
+from probe.evaluation.blocks import BY_SPEAKER, Blocks
 from probe.evaluation.tasks import Task
 from probe.records import SEVERAL, hashed_block
 
@@ -170,7 +170,7 @@ def named(condition: str | Condition) -> str:
         return condition
 
 
-def groups_of(corpus: Corpus) -> dict[str, dict[str, str]]:
+def groups_of(corpus: Corpus, blocks: Blocks = BY_SPEAKER) -> dict[str, dict[str, str]]:
     """Column -> block as records name it -> its value in that column.
 
     Only columns with 2 to `MOST_GROUPS` values, and of them the blocks that have one value
@@ -180,7 +180,7 @@ def groups_of(corpus: Corpus) -> dict[str, dict[str, str]]:
     for column in corpus.columns:
         values: dict[str, set[str]] = {}
         for item in corpus.utterances:
-            values.setdefault(hashed_block(block_of(item)), set()).add(item.label(column))
+            values.setdefault(hashed_block(blocks.of(item)), set()).add(item.label(column))
         if column not in NO_GROUPS and 2 <= len(set.union(*values.values()) - {""}) <= MOST_GROUPS:
             groups[column] = {
                 block: next(iter(names)) for block, names in values.items() if len(names) == 1

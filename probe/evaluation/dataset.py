@@ -16,9 +16,10 @@ import numpy as np
 from probe.brief import counted
 from probe.data.conditions.grammar import CLEAN
 from probe.data.corpus import Corpus, Utterance
-from probe.data.intervals import IntervalSet, LabelledInterval
+from probe.data.intervals import IntervalSet
 from probe.data.trials import Trial
 from probe.errors import ProbeError, listed
+from probe.evaluation.blocks import BY_SPEAKER, Blocks
 from probe.evaluation.label_free_fits import Fit, Fitting, Rows
 from probe.evaluation.progress import Progress
 from probe.measures.counts import value_of
@@ -59,6 +60,7 @@ class Problem:
         unfinished: keeps finished parts of the work until all of it is done; None keeps none.
         place: stands before the names of parts, where a task trains several times.
         excluded: utterances that no row is made of, by reason.
+        blocks: what is resampled together.
     """
 
     train: Sequence[Utterance]
@@ -76,6 +78,7 @@ class Problem:
     unfinished: "Unfinished | None" = None
     place: str = ""
     excluded: Mapping[str, int] = field(default_factory=dict)
+    blocks: Blocks = BY_SPEAKER
 
     @property
     def rows(self) -> list[Utterance]:
@@ -474,8 +477,7 @@ def _sum_of(features: Features, widths: Mapping[str, int], width: int) -> LayerS
 
 def block_of(utterance: Utterance) -> str:
     """What is resampled together: the speaker, or the utterance alone where no speaker is known."""
-    whole = utterance.source if isinstance(utterance, LabelledInterval) else None
-    return utterance.speaker or f"utterance {(whole or utterance).key}"
+    return BY_SPEAKER.of(utterance)
 
 
 def shuffled(labels: Sequence[Any], seed: int) -> list[Any]:

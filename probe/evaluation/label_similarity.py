@@ -3,7 +3,11 @@
 With labels alone, the other side of CCA is their one-hot rows (CCA-phone, CCA-word), and k-means
 units of each layer give the mutual information with the labels (MI-phone, MI-word). With vectors it
 is the vector of each row's label (CCA-AGWE, CCA-GloVe ...; Pasad et al. 2021, arXiv 2107.04734, and
-2024, arXiv 2307.00162).
+2024, arXiv 2307.00162). Test rows have labels of training rows, so a layer that only knows which
+label it is correlates with any vectors: ``chance`` is the highest value of `N_SHUFFLES` random
+orders of the vectors over the labels, so a value above it has p = 0.05 in a permutation test
+(a control task, Hewitt & Liang 2019, arXiv 1909.03368). Dev chooses among the epsilons of the true
+order.
 
 Labels have equal shares of the sample, as published: at most ``n_sample`` / labels rows of each,
 drawn at random. One-hot rows are of the `MOST_LABELS` most frequent labels that have a row for each
@@ -24,7 +28,7 @@ from probe.data.label_vectors import LabelVectors, load_vectors
 from probe.errors import ProbeError, listed
 from probe.evaluation.aligned_rows import Pairs, pair_up, stored_rows
 from probe.evaluation.progress import progress_of
-from probe.evaluation.similarity_files import Cell, file_content, of_cca, with_chance
+from probe.evaluation.similarity_files import Cell, file_content, of_cca, rounded, with_chance
 from probe.evaluation.similarity_sides import READ_BYTES, Side, Sides
 from probe.measures.held_out_cca import N_PARTS, HeldOutSide, held_out_cca, parts_of
 from probe.measures.representations import Sample, compare
@@ -34,7 +38,8 @@ log = logging.getLogger("probe")
 
 MOST_LABELS = 500  # Pasad et al. take the 500 most frequent words
 UNITS_PER_LABEL = 10  # about as published: 500 units of 39 phones, 5000 of 500 words
-ROWS_PER_UNIT = 10  # of the rows that units are fitted to, where rows are few
+N_SHUFFLES = 19
+ROWS_PER_UNIT = 20  # of the rows that units are fitted to, where rows are few
 
 
 @dataclass(frozen=True)
@@ -128,6 +133,13 @@ class LabelComparison:
         comparing, features = self.sides.comparing, self.a.features
         parts = parts_of(labels, comparing.seed)
         other = HeldOutSide(Sample(targets, pairs.bounds), parts)
+        shuffled: list[HeldOutSide] = []
+        if comparing.vectors:
+            generator = np.random.default_rng([comparing.seed, len(labels)])
+            shuffled = [
+                HeldOutSide(Sample(_shuffled(labels, targets, generator), pairs.bounds), parts)
+                for _ in range(N_SHUFFLES)
+            ]
         n_bytes = min(READ_BYTES, comparing.memory_bytes // 8)
         with progress_of(f"{self.a.model}, {comparing.labels}") as progress:
             progress.add(len(self.a.layers))
@@ -137,7 +149,14 @@ class LabelComparison:
                 rows = np.concatenate([of_interval for _, of_interval in read]).astype(np.float32)
                 sample = Sample(rows, pairs.bounds)
                 cell: Cell = {"layer": layer, "other_layer": ""}
-                cell["cca"] = of_cca(held_out_cca(HeldOutSide(sample, parts), other)[0])
+                side = HeldOutSide(sample, parts)
+                result = held_out_cca(side, other)[0]
+                cell["cca"] = of_cca(result)
+                if shuffled and result.epsilons:
+                    epsilons = sorted(set(result.epsilons))
+                    orders = [held_out_cca(side, item, epsilons)[0] for item in shuffled]
+                    values = [order.estimate.value for order in orders]
+                    cell["cca"]["chance"] = rounded(max(value or 0.0 for value in values))
                 cell["pwcca"] = with_chance(compare(sample, other.sample).pwcca)
                 if not comparing.vectors:
                     information = held_out_information(
@@ -157,3 +176,11 @@ def _one_hot(labels: Sequence[str]) -> np.ndarray:
 def _vectors_of(labels: Sequence[str], vectors: LabelVectors) -> np.ndarray:
     """(row, dim) float64."""
     return np.stack([vectors.of_labels[label] for label in labels])
+
+
+def _shuffled(
+    labels: Sequence[str], targets: np.ndarray, generator: np.random.Generator
+) -> np.ndarray:
+    """(row, dim) the vectors of the rows' labels after a random permutation of labels."""
+    _, first, numbers = np.unique(np.asarray(labels), return_index=True, return_inverse=True)
+    return np.asarray(targets[first[generator.permutation(len(first))]][numbers])

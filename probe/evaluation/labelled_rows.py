@@ -14,7 +14,8 @@ import numpy as np
 
 from probe.data.corpus import Utterance
 from probe.errors import ProbeError
-from probe.evaluation.dataset import Problem, block_of, labelled, refuse_empty
+from probe.evaluation.blocks import Blocks
+from probe.evaluation.dataset import Problem, labelled, refuse_empty
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,7 @@ class LabelledRows:
     Attributes:
         train, dev: where they stand in ``utterances``; ``tests``: name -> where.
         excluded: utterances left out, by reason.
+        of_blocks: what is resampled together.
     """
 
     utterances: list[Utterance]
@@ -31,11 +33,12 @@ class LabelledRows:
     dev: slice
     tests: dict[str, slice]
     excluded: dict[str, int]
+    of_blocks: Blocks
 
     @cached_property
     def blocks(self) -> list[str]:
-        """(utterance,) see `probe.evaluation.dataset.block_of`."""
-        return [block_of(item) for item in self.utterances]
+        """(utterance,) see `probe.evaluation.blocks.Blocks.of`."""
+        return [self.of_blocks.of(item) for item in self.utterances]
 
     @property
     def scored(self) -> list[tuple[str, str, slice]]:
@@ -97,4 +100,5 @@ def labelled_rows(
         places[1],
         dict(zip(tests, places[2:], strict=True)),
         dict(excluded),
+        problem.blocks,
     )

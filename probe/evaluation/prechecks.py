@@ -12,6 +12,7 @@ from probe.data.corpus import Corpus, Utterance
 from probe.data.intervals import IntervalSet
 from probe.data.trials import TrialList
 from probe.errors import ProbeError, UsageError
+from probe.evaluation.blocks import blocks_of
 from probe.evaluation.condition_plan import Hearing, asked_under, hearings
 from probe.evaluation.dataset import Problem
 from probe.evaluation.folds import folds_of, named_in_errors
@@ -56,6 +57,7 @@ def problem_of(
         trials=hearing.trials(lists["test"].trials, task.settings.enroll) if lists else {},
         intervals=intervals,
         columns=(*corpus.columns, "condition"),
+        blocks=blocks_of(task.inner.settings.predicted_column, corpus.utterances),
     )
     return intervals_as_rows(problem, task.inner.settings) if task.has_intervals else problem
 

@@ -17,6 +17,7 @@ from probe.data.corpus import Corpus, load_corpus
 from probe.data.intervals import LABEL, IntervalSet
 from probe.data.label_spellings import several_spellings
 from probe.errors import ProbeError, listed
+from probe.evaluation.blocks import blocks_of
 from probe.evaluation.condition_plan import Hearing, asked_under, groups_of, heard, hearings
 from probe.evaluation.dataset import Features, Problem, Score, described
 from probe.evaluation.folds import folds_of, log_folds, named_in_errors, pooled
@@ -273,10 +274,12 @@ def _train(job: _Job, hearing: Hearing, title: str, done: Run) -> None:
         "seconds": round(time.monotonic() - started + parts.seconds, 2),
         "arguments": _arguments(job, hearing),
     }
+    blocks = blocks_of(task.inner.settings.predicted_column, corpus.utterances)
     context = RecordContext(
         order={layer: index for index, layer in enumerate(features.layers)},
         n_blocks=n_blocks(features.store.recipe),
-        groups=groups_of(corpus),
+        groups=groups_of(corpus, blocks),
+        block_kind=blocks.kind,
         lists=shas,
     )
     for name, condition in hearing.names.items():

@@ -36,12 +36,14 @@ class RecordContext:
         n_blocks: of the model, see `probe.evaluation.layer_depth`.
         groups: see `probe.evaluation.condition_plan.groups_of`.
         lists: split -> hash of the list that its scores rest on.
+        block_kind: see `probe.records.Record`.
     """
 
     order: Mapping[str, int]
     n_blocks: int | None
     groups: Mapping[str, Mapping[str, str]]
     lists: Mapping[str, str]
+    block_kind: str
 
     def position(self, layer: str) -> int:
         """Where a layer stands: none first, then those of the store, their sum, and other ones."""
@@ -111,6 +113,7 @@ def record_of(score: Score, common: Mapping[str, Any], context: RecordContext) -
         high=ends[1],
         n_blocks=len(counts.get("block", ())),
         counts=counts,
+        block_kind=context.block_kind if counts and score.split != "train" else "",
         groups=of_blocks(context.groups, counts["block"]) if grouped else {},
         chosen=dict(score.chosen),
         search=[dict(item) for item in score.search],

@@ -18,9 +18,9 @@ condition>__<corpus>__<view>__<split>.json``, holds no name of an utterance or a
                          of CCA; of labels units
     notes                what a reader must know
     cells                one per pair of layers: layer, other_layer, and per measure value, low,
-                         high (null where undefined): cka, cca (with the epsilons that dev chose),
-                         pwcca (with chance), mi (with chance), and of conditions distance and
-                         cosine (with unrelated, the mean of two clean rows)
+                         high (null where undefined): cka, cca (with the epsilons that dev chose,
+                         and of vectors chance), pwcca (with chance), mi (with chance), and of
+                         conditions distance and cosine (with unrelated, the mean of two clean rows)
     code, packages
 """
 

@@ -25,6 +25,8 @@ from probe.measures.uncertainty import MeasuredScore, measure
 ROUNDING = 1e-12
 # Largest probability that a comparison without any difference calls something better or worse.
 LEVEL = 0.05
+# How a score stands to what a model without knowledge would score.
+ABOVE, AT_CHANCE, UNKNOWN = "", "at chance", "unknown"
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,27 @@ def paired_difference(
         return Paired(difference.value, None, None, None, n_blocks)
     low, high = difference.ends(confidence) or (difference.value, difference.value)
     return Paired(difference.value, low, high, p, n_blocks)
+
+
+def beside_chance(
+    score: MeasuredScore | None, chance: MeasuredScore | float | None, higher_is_better: bool
+) -> str:
+    """Return `ABOVE` if a score is significantly better than chance, else `AT_CHANCE`; `UNKNOWN`
+    without a score, without a chance level, or without an interval of a better score.
+
+    Args:
+        chance: a control of the same utterances, which is compared paired, or a known level.
+
+    Raises:
+        ProbeError: the control is of other utterances.
+    """
+    if score is None or chance is None:
+        return UNKNOWN
+    above = (score - chance) * (1 if higher_is_better else -1)
+    low = above.estimate().low
+    if above.value <= 0 or (low is not None and low <= 0):
+        return AT_CHANCE
+    return UNKNOWN if low is None else ABOVE
 
 
 def p_value(difference: MeasuredScore) -> float:

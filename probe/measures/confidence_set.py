@@ -6,8 +6,14 @@ that no single winner has to be picked from noise.
 Source: Hansen, Lunde & Nason 2011, "The model confidence set", Econometrica 79, with the statistic
 T_max. While the hypothesis of equal scores is rejected, the worst score is removed; the p-value of
 a score is the largest p-value up to its removal, and the set has all scores whose p-value is above
-the level. Blocks (speakers) are drawn with replacement instead of points of time, because
-utterances of one speaker are right or wrong together.
+the level.
+
+Resamples are those of the wild cluster bootstrap instead of blocks of time, because utterances of
+one speaker are right or wrong together: what a block (speaker) contributes is multiplied by one of
+six weights (Webb 2023, "Reworking wild bootstrap-based inference for clustered errors", Canadian
+Journal of Economics 56). Few blocks make the estimated variances uncertain, so each resample is
+divided by the root of a mean square, as in the multivariate t distribution (Hothorn, Bretz &
+Westfall 2008, "Simultaneous inference in general parametric models", Biometrical Journal 50).
 """
 
 from collections.abc import Sequence
@@ -15,7 +21,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from probe.measures.bootstrap import N_RESAMPLES, block_weights
+from probe.measures.bootstrap import N_RESAMPLES
 from probe.measures.counts import Counts, check_same_utterances
 from probe.measures.intervals import least_error
 from probe.measures.metrics import EER, metric_of
@@ -25,6 +31,9 @@ Floats = NDArray[np.float64]
 
 LEVEL = 0.05
 ROUNDING = 1e-12
+# Webb's six points, with mean 0 and variance 1.
+WEIGHTS = np.sqrt([0.5, 1.0, 1.5])
+WEIGHTS = np.concatenate([-WEIGHTS, WEIGHTS])
 
 
 def confidence_set(
@@ -35,7 +44,7 @@ def confidence_set(
     Args:
         counts: of the same utterances, see `probe.measures.uncertainty.measure`.
         metric: decides whether higher is better.
-        seed, n_resamples: of the drawn blocks.
+        seed, n_resamples: of the drawn weights.
 
     Raises:
         ProbeError: scores of other utterances, or without a value.
@@ -52,20 +61,31 @@ def p_values_in_set(
     seed: int = 0,
     n_resamples: int = N_RESAMPLES,
 ) -> list[float]:
-    """As `confidence_set`, of measured scores; all are 1 if their variances are unknown.
-
-    Where blocks and seeds vary by less than `probe.measures.intervals.least_error` of a difference,
-    normal noise makes up for it, so that scores near 100 % are not told apart by a few utterances.
-    """
+    """As `confidence_set`, of measured scores; all are 1 if their variances are unknown."""
     sign = -1.0 if higher_is_better else 1.0
     losses = sign * np.array([score.value for score in scores])
-    moves = sign * np.stack([score.contributions for score in scores])
-    if np.isnan(moves).any():
+    resampled = resampled_moves(scores, float(sign * losses.min()), seed, n_resamples)
+    if np.isnan(resampled).any():
         return [1.0] * len(scores)
-    weights = np.concatenate(list(block_weights(moves.shape[1], seed, n_resamples)))
-    resampled = (weights - 1.0) @ moves.T
-    generator = np.random.default_rng([seed, 1])
-    of_seeds = sign * np.stack([score.of_seeds for score in scores], axis=1)
+    return model_confidence_set(losses, sign * resampled)
+
+
+def resampled_moves(
+    scores: Sequence[MeasuredScore], best: float, seed: int = 0, n_resamples: int = N_RESAMPLES
+) -> Floats:
+    """(resample, score) by how much scores of the same blocks move with other blocks and seeds; NaN
+    if their variances are unknown. Equal seeds and numbers of blocks draw the same weights.
+
+    Where blocks and seeds vary by less than `probe.measures.intervals.least_error` of the
+    difference from the ``best`` value, normal noise makes up for it, so that a few utterances do
+    not separate scores near 100 %.
+    """
+    moves = np.stack([score.contributions for score in scores], axis=1)
+    if np.isnan(moves).any():
+        return np.full((n_resamples, len(scores)), np.nan)
+    generator = np.random.default_rng([seed, len(moves)])
+    resampled = generator.choice(WEIGHTS, size=(n_resamples, len(moves))) @ moves
+    of_seeds = np.stack([score.of_seeds for score in scores], axis=1)
     if len(of_seeds) > 1:
         # The multiplier bootstrap of the mean over seeds, whose few values cannot be resampled.
         noise = generator.standard_normal((n_resamples, len(of_seeds)))
@@ -73,12 +93,12 @@ def p_values_in_set(
         resampled += factor * noise @ (of_seeds - of_seeds.mean(axis=0))
     units = [score.units for score in scores]
     if all(units):
-        best = losses.min()
-        for column, loss in enumerate(losses):
-            least = least_error(loss - best, min(n for n in units if n))
+        for column, score in enumerate(scores):
+            least = least_error(score.value - best, min(n for n in units if n))
             missing = max(0.0, least**2 - np.var(resampled[:, column] - resampled.mean(axis=1)))
             resampled[:, column] += np.sqrt(missing) * generator.standard_normal(n_resamples)
-    return model_confidence_set(losses, resampled)
+    freedom = min(score.freedom for score in scores)
+    return resampled / np.sqrt(generator.chisquare(freedom, (n_resamples, 1)) / freedom)
 
 
 def model_confidence_set(losses: Floats, resampled: Floats) -> list[float]:

@@ -18,6 +18,7 @@ import pandas as pd
 from probe.data.conditions.grammar import CLEAN
 from probe.errors import ProbeError, listed
 from probe.measures import degradation as measures
+from probe.measures.comparison import beside_chance
 from probe.measures.metrics import ACCURACY
 from probe.measures.uncertainty import Estimate, MeasuredScore
 from probe.reporting import further_measures
@@ -179,7 +180,7 @@ def chosen_rows(rows: pd.DataFrame) -> pd.DataFrame:
 def _rows_of_layer(layer: Layer, with_margin: bool) -> list[Row]:
     """The rows of one layer under every condition, and of their mean."""
     clean, reference = layer.rows[CLEAN], layer.measured(CLEAN)
-    level = _chance_level(reference, layer.chance, layer.higher)
+    level = beside_chance(reference, layer.chance, layer.higher)
     about = layer.about | {
         "layer_index": clean["layer_index"],
         "chosen": layer.is_chosen,
@@ -223,22 +224,6 @@ def _rows_of_layer(layer: Layer, with_margin: bool) -> list[Row]:
         of_mean = {"condition": MEAN, "value": value, "low": low, "high": high}
         rows.append(about | of_mean | columns(loss, reference))
     return rows
-
-
-def _chance_level(
-    clean: MeasuredScore | None, chance: MeasuredScore | float | None, higher: bool
-) -> str:
-    """Whether a layer's clean score is significantly better than chance."""
-    if clean is None or chance is None:
-        return "unknown"
-    if isinstance(chance, MeasuredScore):
-        above = measures.degradation(clean, chance, higher)
-    else:
-        above = (clean - chance) * (1 if higher else -1)
-    low = above.estimate().low
-    if low is None:
-        return "unknown"
-    return "" if low > 0 else "at chance"
 
 
 def _domain_columns(scores: Scores) -> Callable[[Row], Row]:

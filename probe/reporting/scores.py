@@ -2,10 +2,11 @@
 
 It is prepared once. Files that contradict others are left out (`probe.reporting.filters`), records
 of several seeds become one score, and a layer is chosen for each model, task, corpus, condition,
-head, train domain and budget: the one with the best dev value of the metric ``select_by``; ties go
-to the lowest layer. Every metric of that head is shown on test at this layer. When a task crosses
-domains, the layer is chosen on the dev data of the train domain. A control stands beside the score
-that it belongs to, at the same layer; a learned sum of layers beside the chosen layer.
+head, train domain and budget: the one with the best dev value of the metric ``select_by``
+(`probe.records.dev_choices` decides ties). Every metric of that head is shown on test at this
+layer. When a task crosses domains, the layer is chosen on the dev data of the train domain. A
+control stands beside the score that it belongs to, at the same layer; a learned sum of layers
+beside the chosen layer.
 
 Values are fractions; a missing value is NaN.
 """
@@ -21,7 +22,7 @@ import pandas as pd
 from probe.brief import brief, counted
 from probe.errors import ProbeError, listed
 from probe.measures.comparison import paired_difference
-from probe.measures.counts import as_often, several
+from probe.measures.counts import Counts, as_often, several
 from probe.measures.metrics import CODELENGTH, metric_of
 from probe.measures.uncertainty import FEW_BLOCKS, Method, interval
 from probe.model_names import RANDOM, unrevised
@@ -31,7 +32,11 @@ from probe.records import (
     CHOICE,
     NO_LAYER,
     QUESTION,
+    RECORDING,
     SCORE,
+    SESSION,
+    SPEAKER,
+    UTTERANCE,
     WEIGHTED,
     chosen_layers,
     left_out,
@@ -44,6 +49,7 @@ from probe.reporting.filters import (
     files_named,
     first_sampling,
 )
+from probe.reporting.layer_choices import NO_CHOICE, LayerChoices
 from probe.reporting.ties import layers_marked, models_marked
 
 Row = dict[str, Any]
@@ -52,27 +58,44 @@ WHERE = [
     *["model", "task", "corpus", "condition", "train_condition", "head", "headline"],
     *["train_domain", "test_domain", "metric", "select_by"],
 ]
-ABOUT = ["n", "n_blocks", "few", "shared_speakers", "n_seeds", "seed_sd", "higher_is_better"]
+ABOUT = [
+    "n",
+    "n_blocks",
+    "block_kind",
+    "few",
+    "shared_speakers",
+    "n_seeds",
+    "seed_sd",
+    "higher_is_better",
+]
 STATISTICS = ["rms", "effective_rank", "anisotropy", "outlier_dims"]
 CHOSEN = [
-    *[*WHERE, "layer", "value", "low", "high"],
+    *[*WHERE, "layer", "layer_share", "layer_set", "value", "low", "high"],
     *["last_layer", "last_value", "final_value", "weighted_value"],
     *["majority", "mean", "shuffled"],
     *["types", "selectivity", "selectivity_low", "selectivity_high"],
-    *["fbank", "random", *ABOUT, "mark", "note"],
+    *["fbank", "random", *ABOUT, "chance", "mark", "note"],
 ]
 LAYERS = [
     *[*WHERE, "layer", "layer_index", "value", "low", "high", "dev_value", "chosen"],
-    *[*ABOUT, "mark", "note", "depth", *STATISTICS],
+    *["layer_share", "in_layer_set", *ABOUT, "chance", "mark", "note", "depth", *STATISTICS],
 ]
 BUDGETS = [
     *[*WHERE, "layer", "layer_index", "budget", "n_train", "value", "low", "high", "chosen"],
     *[*ABOUT, "note"],
 ]
 BASELINES = ("majority", "mean", "shuffled", "fbank", "random")
+INTERVALS_ABOUT = {
+    SPEAKER: "other speakers",
+    SESSION: "other sessions of the same speakers",
+    RECORDING: "other recordings of the same speakers",
+    UTTERANCE: "other utterances",
+}
 TOO_FEW = "too few blocks for an interval"
 FOR_ENDS = ["low", "high", "value", "counts", "metric", "split", "seed"]
-FOR_MARKS = ["counts", "seed"]  # what ties are computed from, besides the columns that are shown
+CHANCE = ("majority", "mean", "shuffled")  # controls that say what chance gives
+# What marks are computed from, besides the columns that are shown: `controls` are counts.
+FOR_MARKS = ["counts", "seed", "controls"]
 
 
 def with_all_labels(rows: pd.DataFrame) -> pd.DataFrame:
@@ -177,6 +200,11 @@ class Scores:
         return ends or (np.nan, np.nan)
 
     @cached_property
+    def layer_choices(self) -> LayerChoices:
+        """How sure the chosen layers are."""
+        return LayerChoices(self.merged)
+
+    @cached_property
     def tested(self) -> pd.DataFrame:
         """The rows of `merged` that are reported: test scores, and online codelengths, which are of
         the training labels; controls and budgets among them.
@@ -211,29 +239,42 @@ class Scores:
         """One row for each `SCORE` that was trained on all labels, at the layer chosen on dev;
         columns `CHOSEN`.
 
+        ``layer_share`` is the share of resamples of the dev speakers that choose this layer, and
+        ``layer_set`` the smallest set of layers that 90 % of them choose from: see
+        `probe.reporting.layer_choices`.
         ``majority``, ``shuffled`` and ``types`` are controls at this layer (see
         `probe.records.Record`); ``selectivity`` is the value less ``types``, with its interval;
         ``fbank`` and ``random`` are the values of these models in the same place: filter banks, and
         the architecture with random weights. ``last_layer`` is the highest numbered layer that was
         run; ``final_value`` that of the model's final output, which in post-LN models is the last
-        block's. A score without a value keeps its row and its note. ``mark`` is that of
-        `probe.reporting.ties`.
+        block's. A score without a value keeps its row and its note. ``chance`` and ``mark`` are
+        those of `probe.reporting.ties`.
         """
-        return self._chosen.copy()
+        return self.chosen_with_counts[CHOSEN].copy()
 
     @cached_property
-    def _chosen(self) -> pd.DataFrame:
+    def chosen_with_counts(self) -> pd.DataFrame:
+        """The rows of `chosen` with the columns `FOR_MARKS` too."""
         tested = self.tested[self.tested[BUDGET] == ""].sort_values("layer_index", kind="stable")
         cells: dict[tuple[object, ...], list[Row]] = defaultdict(list)
-        columns = {*SCORE, "control", "chosen_layer", "final_layer", *FOR_MARKS}
+        columns = {*SCORE, "control", "chosen_layer", "final_layer", "counts", "seed"}
         for row in _dicts(tested, columns | (set(CHOSEN) & set(tested))):
             cells[tuple(row[name] for name in SCORE)].append(row)
         rows = [
             _chosen_row(cell) for cell in cells.values() if any(not row["control"] for row in cell)
         ]
         self._attach_baselines(rows)
+        for row in rows:
+            self._attach_choice(row)
         table = _in_order(pd.DataFrame(rows, columns=[*CHOSEN, *FOR_MARKS]))
-        return models_marked(table)[CHOSEN]
+        return models_marked(table)
+
+    def _attach_choice(self, row: Row) -> None:
+        """Put beside a layer how sure its choice is."""
+        choice = self.layer_choices.of({**row, BUDGET: ""})
+        has_layer = not pd.isna(row["layer"])
+        row["layer_share"] = choice.shares.get(row["layer"], np.nan)
+        row["layer_set"] = choice.set_text if has_layer else NO_CHOICE
 
     def _attach_baselines(self, rows: Sequence[Row]) -> None:
         """Put the values of filter banks and of random weights beside the rows of other models."""
@@ -251,12 +292,15 @@ class Scores:
         """One row for each `SCORE` that was trained on all labels, and layer; columns `LAYERS`.
 
         ``dev_value`` is the dev score of the same layer and metric, in the train domain where the
-        task crosses domains; ``chosen`` marks the layer that `chosen` shows; ``mark`` the best of
-        the model's layers on test and those tied with it: it describes, and chooses nothing.
+        task crosses domains; ``chosen`` marks the layer that `chosen` shows, ``layer_share``
+        is the share of resamples of the dev speakers that choose this layer, and ``in_layer_set``
+        whether it is one of the smallest set that 90 % of them choose from; ``mark`` the best of
+        the model's layers on test and others that may be: it describes, and chooses nothing.
         `STATISTICS` are those of the record, see `probe.measures.geometry`.
 
         Args:
-            marked: whether layers are compared; without, ``mark`` is empty, in a third of the time.
+            marked: whether layers are compared; without, ``mark`` and ``chance`` are empty, in a
+                third of the time.
         """
         same = [*CHOICE, "control", "metric", "layer"]
         dev = source_dev(self.merged)[[*same, "value"]].rename(columns={"value": "dev_value"})
@@ -264,14 +308,33 @@ class Scores:
         statistics = {
             name: [of.get(name, np.nan) for of in rows["statistics"]] for name in STATISTICS
         }
+        choices = [self.layer_choices.of(row) for row in _dicts(rows, CHOICE)]
+        layers = list(zip(choices, rows["layer"], strict=True))
         rows = rows.assign(
             **statistics,
+            layer_share=[choice.shares.get(layer, np.nan) for choice, layer in layers],
+            in_layer_set=[layer in choice.likely for choice, layer in layers],
             chosen=rows["layer"] == rows["chosen_layer"],
             depth=rows["depth"].astype(float),
+            controls=self._controls_of(rows),
+            chance="",
             mark="",
         )
         rows = _in_order(rows[[*LAYERS, *FOR_MARKS]], "layer_index")
         return (layers_marked(rows) if marked else rows)[LAYERS]
+
+    def _controls_of(self, rows: pd.DataFrame) -> "pd.Series[Any]":
+        """The counts of each row's controls of `CHANCE`, at its layer or of no layer."""
+        controls: dict[tuple[object, ...], list[Counts]] = defaultdict(list)
+        tested = self.tested[self.tested["control"].isin(CHANCE) & (self.tested[BUDGET] == "")]
+        for row in _dicts(tested, [*SCORE, "layer", "counts"]):
+            if row["counts"]:
+                controls[tuple(row[name] for name in (*SCORE, "layer"))].append(row["counts"])
+        counts = [
+            [*controls.get((*place, layer), []), *controls.get((*place, NO_LAYER), [])]
+            for *place, layer in rows[[*SCORE, "layer"]].itertuples(index=False, name=None)
+        ]
+        return pd.Series(counts, index=rows.index, dtype=object)
 
     def budgets(self) -> pd.DataFrame:
         """Learning curves: one row for each `SCORE`, layer and budget of what was also trained on
@@ -317,6 +380,16 @@ def crossed(records: pd.DataFrame) -> pd.DataFrame:
     )
     dev = crossing[~is_test].drop_duplicates([*LINE, "seed"])
     return pd.concat([records[~is_moved], crossing[is_test], dev], ignore_index=True)
+
+
+def interval_notes(rows: pd.DataFrame) -> list[str]:
+    """Sentences on what the intervals of rows are about, with tasks where these differ."""
+    known = rows[rows["low"].notna() & (rows["block_kind"] != "")]
+    notes = []
+    for kind, group in known.groupby("block_kind"):
+        tasks = f" ({listed(sorted(set(group['task'])), 20)})" if len(group) < len(known) else ""
+        notes.append(f"intervals are about {INTERVALS_ABOUT[str(kind)]}{tasks}")
+    return notes
 
 
 def seed_notes(rows: pd.DataFrame) -> list[str]:
@@ -443,7 +516,10 @@ def _controls(score: Row, cell: Sequence[Row]) -> Row:
         for row in cell
         if row["control"] and row["layer"] in (score["layer"], NO_LAYER) and pd.notna(row["value"])
     }
-    values = {control: row["value"] for control, row in controls.items()}
+    values: Row = {control: row["value"] for control, row in controls.items()}
+    values["controls"] = [
+        row["counts"] for name, row in controls.items() if name in CHANCE and row["counts"]
+    ]
     if "types" in controls and not pd.isna(score["value"]):
         types = controls["types"]["counts"]
         own = as_often(score["counts"], types)

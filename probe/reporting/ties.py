@@ -1,11 +1,15 @@
-"""Which score of a table is best, and which are tied with it.
+"""Which score of a table is best, and which others may be.
 
-A score is tied that is not shown to be worse than the best on the same test utterances, see
-`probe.measures.comparison.best_and_tied`. Where blocks are too few to show anything, or a record
-holds no counts, all are tied: the best is then the highest (or lowest) number and no winner.
-Nothing is marked where a rival that was scored on other utterances has a better number, or where no
-two rivals were scored on the same ones: the best is not known then. Layers are compared on the test
-scores that they describe: which layer to take, dev has said.
+The scores of one question are marked that are in its 95 % model confidence set
+(`probe.measures.confidence_set`): it holds the best of the compared models, or layers, with a
+probability of 95 %. Where blocks are too few to show anything, or a record holds no counts, all are
+in the set: the best is then the highest (or lowest) number and no winner.
+
+Nothing is marked where no score is significantly better than chance, that is than the best control
+(majority, mean, shuffled labels), paired, and than the metric's chance level. Nothing is marked
+either where a rival that was scored on other utterances has a better number, or where no two rivals
+were scored on the same ones: the best is not known then. Layers are compared on the test scores
+that they describe: which layer to take, dev has said.
 """
 
 from collections import defaultdict
@@ -16,12 +20,15 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from probe.measures.confidence_set import LEVEL, confidence_set
-from probe.measures.counts import utterances_of
+from probe.measures.comparison import ABOVE, AT_CHANCE, UNKNOWN, beside_chance
+from probe.measures.confidence_set import LEVEL, p_values_in_set
+from probe.measures.counts import Counts, utterances_of
 from probe.measures.metrics import metric_of
+from probe.measures.uncertainty import MeasuredScore, measure
 from probe.records import COMBINED, OWN_HEADS, QUESTION, SCORE
 
-BEST, TIED = "best", "tied"
+BEST, IN_SET = "best", "in set"
+SET = "in the 95 % model confidence set"
 OTHERS = "scored on other utterances than the rest, so not compared"
 NO_BEST = "not called best: a score on other utterances is better"
 
@@ -29,8 +36,8 @@ Column = NDArray[Any]
 
 
 def models_marked(rows: pd.DataFrame) -> pd.DataFrame:
-    """The rows with ``mark``: `BEST` and `TIED` among several models on one question and metric,
-    empty elsewhere.
+    """The rows with ``chance`` (see `probe.measures.comparison.beside_chance`) and ``mark``: `BEST`
+    and `IN_SET` among several models on one question and metric, empty elsewhere.
 
     Values that are printed alike are all best. A checkpoint's own head does not take part: it was
     trained on other data than the probes. Of models that were scored on different utterances those
@@ -38,7 +45,7 @@ def models_marked(rows: pd.DataFrame) -> pd.DataFrame:
     where another has a better score.
 
     Args:
-        rows: with ``counts`` and ``seed`` besides the columns that are shown.
+        rows: with ``counts``, ``seed`` and ``controls`` besides the columns that are shown.
     """
     return _marked(rows, [*QUESTION, "metric"], "model", ~rows["head"].isin(OWN_HEADS))
 
@@ -54,6 +61,8 @@ def _marked(
     names = (rival, "metric", "value", "higher_is_better", "counts", "seed", "n")
     columns = {name: rows[name].to_numpy() for name in names}
     printed = _printed(rows)
+    scores = _measured(rows)
+    chance = _beside_controls(rows, scores)
     mark, note = np.full(len(rows), "", object), rows["note"].to_numpy(object).copy()
     allowed = (may & rows["value"].notna()).to_numpy()
     for positions in map(np.asarray, rows.groupby(within, sort=False).indices.values()):
@@ -71,9 +80,43 @@ def _marked(
         if max(printed[apart], default=-np.inf) > best:
             unmarked = np.array(compared)[printed[compared] == best]
             note[unmarked] = _with(NO_BEST, note[unmarked])
-        else:
-            mark[compared] = _of_contest(columns, compared, printed[compared] == best)
-    return rows.assign(mark=mark, note=note)
+        elif any(chance[position] != AT_CHANCE for position in compared):
+            seed = int(columns["seed"][compared[0]])
+            rivals = [scores[position] for position in compared]
+            higher = bool(columns["higher_is_better"][compared[0]])
+            mark[compared] = _of_contest(rivals, higher, seed, printed[compared] == best)
+    return rows.assign(mark=mark, note=note, chance=chance)
+
+
+def _measured(rows: pd.DataFrame) -> list[MeasuredScore | None]:
+    """The scores of rows that have a value and counts."""
+    return [
+        measure(counts, metric) if counts and pd.notna(value) else None
+        for counts, metric, value in zip(rows["counts"], rows["metric"], rows["value"], strict=True)
+    ]
+
+
+def _beside_controls(rows: pd.DataFrame, scores: Sequence[MeasuredScore | None]) -> list[str]:
+    """How each score stands to the best of its controls and the metric's chance level."""
+    measured: dict[int, MeasuredScore] = {}  # a majority class is the control of every layer
+
+    def control(counts: Counts, metric: str) -> MeasuredScore:
+        if id(counts) not in measured:
+            measured[id(counts)] = measure(counts, metric)
+        return measured[id(counts)]
+
+    levels = []
+    columns = (rows[name] for name in ("metric", "higher_is_better", "controls"))
+    for score, metric, higher, controls in zip(scores, *columns, strict=True):
+        known = metric_of(metric).chance
+        candidates: list[MeasuredScore | float] = [] if known is None else [known]
+        if score is not None:
+            measured_controls = (control(counts, metric) for counts in controls)
+            same = (item for item in measured_controls if item.utterances == score.utterances)
+            candidates += [item for item in same if len(item.of_seeds) == len(score.of_seeds)]
+        words = {beside_chance(score, level, bool(higher)) for level in candidates} or {UNKNOWN}
+        levels.append(next((word for word in (AT_CHANCE, UNKNOWN) if word in words), ABOVE))
+    return levels
 
 
 def _with(text: str, notes: Column) -> list[str]:
@@ -107,15 +150,16 @@ def _by_utterances(
 
 
 def _of_contest(
-    columns: dict[str, Column], group: Sequence[int], best: NDArray[np.bool_]
+    scores: Sequence[MeasuredScore | None],
+    higher_is_better: bool,
+    seed: int,
+    best: NDArray[np.bool_],
 ) -> list[str]:
     """The marks of scores of the same utterances; ``best`` says which are printed as the best."""
-    at = group[0]
-    counts, metric = columns["counts"][group].tolist(), columns["metric"][at]
-    tied = [True] * len(group)
-    if counts[0] and len(group) > 1:
-        p = confidence_set(counts, metric, int(columns["seed"][at]))
-        tied = [value > LEVEL for value in p]
-    marks = np.where(tied, TIED, "").astype(object)
+    measured = [score for score in scores if score is not None]
+    in_set = [True] * len(scores)
+    if len(measured) == len(scores) > 1:
+        in_set = [p > LEVEL for p in p_values_in_set(measured, higher_is_better, seed)]
+    marks = np.where(in_set, IN_SET, "").astype(object)
     marks[best] = BEST
     return list(marks)

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from words import WORDS, write_words
+from planted import extracted
+from words import HOP_S, N_FRAMES, WORDS, write_words
 
 from probe.errors import ProbeError, UsageError
 from probe.evaluation.layer_similarity import similarity
@@ -88,6 +89,43 @@ def test_vectors_of_labels_are_the_other_side(world: Path, tmp_path: Path) -> No
     assert "mi" not in content["cells"][0] and "units" not in content["settings"]
     cells = cells_of(content)
     assert cells["1"]["cca"]["value"] > 0.5 > 0.3 > cells["0"]["cca"]["value"]
+    # Two labels in any order lie on a line, so their vectors say no more than which label it is.
+    assert cells["1"]["cca"]["chance"] == pytest.approx(cells["1"]["cca"]["value"], abs=0.02)
+    text = similarity_markdown(read_similarity(tmp_path / "similarity"))
+    assert "CCA chance" in text
+
+
+def test_vectors_that_the_layer_follows_are_above_vectors_in_random_order(
+    world: Path, tmp_path: Path
+) -> None:
+    generator = np.random.default_rng(0)
+    names = [f"w{i}" for i in range(20)]
+    vectors = generator.standard_normal((20, 3))
+    lines = [line.split(",") for line in (world / "phones.csv").read_text().splitlines()[1:]]
+    numbers = np.arange(len(lines)) % 20
+    rows = [
+        f"{world}/{','.join(line[:3])},{names[n]}" for line, n in zip(lines, numbers, strict=True)
+    ]
+    (tmp_path / "w.csv").write_text("\n".join(["path,start,end,label", *rows]) + "\n")
+    frames = generator.standard_normal((24, N_FRAMES, 6))
+    for line, n in zip(lines, numbers, strict=True):
+        first = round(float(line[1]) / HOP_S)
+        # The first three dimensions follow the vectors, the others only tell labels apart.
+        own = [*vectors[n], *np.random.default_rng([9, n]).standard_normal(3)]
+        frames[int(line[0].split(".")[0]), first : first + 3] += own
+    extracted(tmp_path / "features", {"0": list(frames)}, world / "corpus.csv", dtype="float32")
+    for name, values in (("true", vectors), ("other", np.roll(vectors, 7, axis=0))):
+        np.save(tmp_path / f"{name}.npy", values)
+        (tmp_path / f"{name}.txt").write_text("\n".join(names) + "\n")
+        [path] = similarity(
+            *("planted", world / "corpus.csv", tmp_path / "features", tmp_path),
+            comparing=Comparing(
+                labels=tmp_path / "w.csv", vectors=tmp_path / f"{name}.npy", split="all"
+            ),
+        )
+        [cell] = json.loads(path.read_text())["cells"]
+        assert (cell["cca"]["value"] > cell["cca"]["chance"]) == (name == "true")
+        assert cell["cca"]["chance"] > 0.1
 
 
 def test_labels_have_equal_shares_of_the_sample(world: Path, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 from preset_page import MARK, PAGE, sections
@@ -16,11 +17,14 @@ from presets import MINIATURES
 from runs import run
 
 from probe.cli import cli
+from probe.data.corpus import Utterance
 from probe.errors import ProbeError, UsageError
+from probe.evaluation.kinds import superb
 from probe.evaluation.tasks import Task, open_task
 from probe.extraction.extract import extract
 from probe.protocols import NOT_OFFERED, Protocol, protocols
 from probe.records import frame_of
+from probe.reporting.scores import Scores
 
 SHORT = {"steps": 30, "evaluate_every": 15, "learning_rates": (1e-1, 1e-3), "epochs": 1}
 SHORT |= {"hidden": 8, "layers": 1, "embedding": 8, "hidden_sizes": (8,), "l2": (1e-2,)}
@@ -157,6 +161,23 @@ def test_an_intent_is_right_if_every_slot_is(spoken: tuple[str, str, Path], tmp_
     assert {*score.layer_weights} == {"0", "1", "2", "3"}
     assert sum(score.layer_weights.values()) == pytest.approx(1, abs=1e-4)
     assert {entry["learning_rate"] for entry in score.search} == {1e-1, 1e-3}
+    (shown,) = Scores.of(frame_of(done.records)).chosen().itertuples()
+    assert (shown.layer, shown.value) == ("weighted", score.value)
+
+
+def test_one_wrong_slot_makes_an_error() -> None:
+    items = [Utterance(key, Path(key), "", key, "", "") for key in "abc"]
+    rows = superb.Rows(
+        *(items, slice(0, 1), slice(1, 2), {"": slice(1, 3)}, {}),
+        targets=np.array([[0, 0], [0, 1], [1, 1]]),
+        classes=[["on", "off"], ["hall", "attic"]],
+        at_train=slice(0, 1),
+        at_dev=slice(1, 2),
+    )
+    predicted = np.array([[0, 0], [0, 0], [1, 1]])
+    dev, test = superb._scores(rows, {"layer": "weighted"}, predicted)
+    assert (dev.value, test.value, test.n_train) == (0, 0.5, 1)
+    assert test.outcomes[0] == {"key": "b", "label": "on | attic", "predicted": "on | hall"}
 
 
 def test_layers_that_do_not_fit_are_refused_with_their_size(

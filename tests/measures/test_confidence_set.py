@@ -1,4 +1,6 @@
-"""The model confidence set: the published procedure step by step, its level and its power."""
+"""The model confidence set: the published procedure step by step and beside the package arch, its
+level and its power.
+"""
 
 import importlib.util
 import sys
@@ -53,6 +55,25 @@ def test_p_values_are_those_of_the_published_procedure() -> None:
         largest = max(largest, np.mean(np.max(t_drawn, axis=0) >= max(t)))
         expected[left.pop(int(np.argmax(t)))] = largest
     assert model_confidence_set(mean, resampled - mean) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("n_models", [2, 4, 9])
+def test_p_values_of_the_set_are_those_of_arch(n_models: int) -> None:
+    """With arch's own resamples (statistic T_max, blocks of one point)."""
+    reason = "the package arch is not installed (pip install arch)"
+    multiple = pytest.importorskip("arch.bootstrap", reason=reason)
+    generator = np.random.default_rng(n_models)
+    losses = generator.normal(0.3, 0.05, n_models) + generator.normal(0, 0.2, (40, 1))
+    losses = losses + generator.normal(0, 0.1, (40, n_models))
+    arch = multiple.MCS(
+        losses, size=0.05, reps=500, block_size=1, method="max", bootstrap="circular", seed=1
+    )
+    arch.compute()
+    mean = losses.mean(axis=0)
+    resampled = np.stack([losses[drawn].mean(axis=0) for drawn in arch._bootstrap_indices]) - mean
+    expected = arch.pvalues["Pvalue"].sort_index().to_numpy()
+    assert len(set(expected)) >= min(n_models, 3)  # several steps of removal
+    assert model_confidence_set(mean, resampled) == pytest.approx(expected, abs=1e-12)
 
 
 @pytest.mark.parametrize("n_models", mostly_nightly([3, 12], [3]))

@@ -83,7 +83,7 @@ def two_tables() -> list[Grid]:
         Column("model"): ["org/a_b", "org/b"],
         Column("digits accuracy", better=True, number=True): [
             score("accuracy", 0.741, 0.70, 0.78, "best", "(3)"),
-            score("accuracy", 0.735, 0.69, 0.77, "tied", "(12)"),
+            score("accuracy", 0.735, 0.69, 0.77, "in set", "(12)"),
         ],
         Column("text wer", better=False, number=True): [score("wer", 0.1), Cell("–")],
     }
@@ -402,7 +402,10 @@ def test_few_blocks_are_told_by_pivots_matrices_and_beside_published_figures() -
 def test_latex_says_what_its_marks_mean() -> None:
     text = in_form(arranged(frame(*plain()), "models"), "latex")
     assert r"\caption{Scores in percent {[}95 \% interval{]}}" in text
-    assert "Bold: the best; underlined: not shown to be worse; in parentheses: the layer." in text
+    assert (
+        r"Bold: the best; underlined: in the 95 \% model confidence set; in parentheses: the layer."
+        in text
+    )
 
 
 def test_both_domains_are_told_also_where_one_is_called_clean() -> None:

@@ -3,7 +3,6 @@
 import base64
 import hashlib
 import json
-import math
 import os
 import re
 import shlex
@@ -23,11 +22,11 @@ import probe
 from probe.cli import cli
 from probe.records import Record, outcomes_path, read_records, write_records
 from probe.reporting.report.page import content, page, write_report
-from probe.reporting.report.summary import answers, headline, near_chance
+from probe.reporting.report.summary import answers, headline
 from probe.reporting.report.utterances import WORST, error_rows, outcome_faults
 from probe.reporting.scores import Scores
 from probe.reporting.text import one_line
-from probe.reporting.ties import BEST, TIED
+from probe.reporting.ties import BEST, IN_SET
 
 HOSTILE = [
     "<script>window.hacked=1</script>",
@@ -156,6 +155,7 @@ def test_the_answer_names_the_best_model_its_layer_the_next_and_who_is_near_chan
     rows["mark"] = np.where(
         rows["model"] == "org/a", BEST, ""
     )  # counts of one kind for all would tie them
+    rows["chance"] = np.where(rows["model"] == "org/c", "at chance", "")
     (answer,) = answers(rows)
     assert in_words(answer).strip() == (
         "org/a (layer 1) scores best: 90.0 % [85.0, 95.0]. Its last layer (2): 70.0 %. "
@@ -184,19 +184,19 @@ def test_a_preset_says_how_it_differs_from_its_protocol() -> None:
 def test_many_speakers_need_no_caution_and_a_lone_model_wins_nothing() -> None:
     (answer,) = answers(chosen_of(frame(*asked("org/a", "words", [0.5, 0.9, 0.7], n_blocks=40))))
     assert answer["caution"] == ""
-    assert "is the only model" in in_words(answer) and answer["best"] == []
-    assert headline([told("a"), told("a"), answer]).startswith(
-        "Best score most often: a in 2 of 2 tasks. The answers"
-    )
+    assert "is the only model" in in_words(answer) and answer["set"] == []
+    assert headline([choice("a", "a"), choice("b", "a"), answer]) == [
+        "a may be the best in every task (95 % model confidence sets)."
+    ]
 
 
-def test_a_tied_model_is_named_as_not_told_apart() -> None:
+def test_a_model_of_the_set_is_named() -> None:
     rows = chosen_of(
         frame(*asked("org/a", "words", [0.5, 0.9, 0.7]), *asked("org/b", "words", [0.4, 0.88, 0.5]))
     )
-    rows.loc[rows["model"] == "org/b", "mark"] = TIED
+    rows.loc[rows["model"] == "org/b", "mark"] = IN_SET
     (answer,) = answers(rows)
-    assert "Not significantly worse: org/b (layer 1) 88.0 %." in in_words(answer)
+    assert "Also in the 95 % model confidence set: org/b (layer 1) 88.0 %." in in_words(answer)
     assert "Then" not in in_words(answer)
 
 
@@ -217,7 +217,7 @@ def test_no_model_is_called_best_where_models_were_scored_on_different_utterance
         "No model is called best because the models were scored on different utterances: "
         "fbank (layer 1) 30.0 %, org/b (layer 1) 60.0 %."
     )
-    assert answer["best"] == []
+    assert answer["set"] == []
     assert answer["elsewhere"][0]["who"] == "No model"
     better = [
         replace(item, model="org/a", value=0.9)
@@ -236,58 +236,43 @@ def test_other_conditions_stand_below_the_clean_score_the_milder_first() -> None
     assert answer["lead"][0] == ""
     assert [there["where"] for there in answer["elsewhere"]] == ["noise:babble@10dB", "telephone"]
     assert answer["elsewhere"][1]["who"] == "org/a (layer 1)"
-    assert answer["elsewhere"][1]["what"] == "70.0 % [65.0, 75.0]"
+    assert answer["elsewhere"][1]["what"] == "70.0 % [58.3, 80.0]"
 
 
 def test_where_the_best_is_at_chance_that_is_said() -> None:
-    (answer,) = answers(
-        chosen_of(
-            frame(
-                *asked("org/a", "words", [0.1, 0.12, 0.1]),
-                *asked("org/b", "words", [0.1, 0.11, 0.1]),
-            )
-        )
-    )
+    records = [*asked("org/a", "words", [0.1, 0.12, 0.1]), *asked("org/b", "words", [0.1] * 3)]
+    (answer,) = answers(chosen_of(frame(*records)).assign(chance="at chance"))
     assert "No model is significantly better than chance." in in_words(answer)
 
 
-def test_the_headline_counts_whose_score_is_best() -> None:
-    records = [*asked("org/a", "words", [0.5, 0.9, 0.7]), *asked("org/b", "words", [0.4, 0.6, 0.5])]
-    records += [*asked("org/a", "sex", [0.5, 0.9, 0.7]), *asked("org/b", "sex", [0.4, 0.6, 0.5])]
-    assert headline(answers(chosen_of(frame(*records)))).startswith(
-        "Best score most often: org/a in 2 of 2 tasks. The answers"
-    )
-
-
-def told(*best: str, chance: bool = False) -> dict[str, Any]:
+def choice(title: str, *of_set: str, chance: bool = False) -> dict[str, Any]:
     """What the headline reads of an answer."""
-    return {"best": list(best), "chance": chance}
+    return {"title": title, "place": f"{title}, digits", "set": list(of_set), "chance": chance}
 
 
-def test_whoever_has_as_many_bests_as_the_third_is_named_and_the_rest_less_often() -> None:
-    assert headline([told(*"abcd")] * 5).startswith(
-        "Best score most often: a, b, c, d in 5 of 5 tasks. The answers"
-    )
-    found = headline([told(*"abcd"), told(*"ab"), told(*"ae"), told("e")])
-    assert found.startswith(
-        "Best score most often: a in 3 of 4 tasks; b, e in 2 of 4 tasks; others less often. "
-        "The answers"
-    )
+def test_the_headline_names_the_models_that_may_be_the_best_in_every_task_and_in_each() -> None:
+    found = headline([choice("x", "a", "b"), choice("y", "b"), choice("z", "b", "a")])
+    assert found == [
+        "b may be the best in every task (95 % model confidence sets).",
+        "x, z: a, b",
+        "y: b",
+    ]
+    found = headline([choice("x", "a"), choice("y", "b"), choice("z", "c", chance=True)])
+    assert found == [
+        "No single model may be the best in every task (95 % model confidence sets).",
+        "x: a",
+        "y: b",
+        "z: no model is significantly better than chance",
+    ]
+    assert headline([choice("x", "a"), choice("z", "b", chance=True)]) == []
 
 
-def test_tasks_in_which_none_is_told_from_chance_do_not_count() -> None:
-    assert headline([told("a"), told("a"), told("b", chance=True)]).startswith(
-        "Best score most often: a in 2 of 2 tasks. 1 of 3 is not counted because no model is "
-        "significantly better than chance."
-    )
-    assert headline([told("a"), told("b", chance=True)]) == ""
-    rows = chosen_of(
-        frame(*asked("org/a", "words", [0.1, 0.12, 0.1]), *asked("org/a", "sex", [0.5, 0.9, 0.7]))
-    )
-    assert [answer["chance"] for answer in answers(rows)] == [False, True]
+def test_tasks_of_one_name_are_told_apart_by_their_corpus_in_the_headline() -> None:
+    found = headline([choice("x", "a"), {**choice("x", "b"), "place": "x, other"}])
+    assert found[1:] == ["x, digits: a", "x, other: b"]
 
 
-def test_of_several_best_each_has_its_own_interval_and_a_tied_one_its_name() -> None:
+def test_of_several_best_each_has_its_own_interval_and_one_in_the_set_its_name() -> None:
     heard = [{}, {"condition": "telephone"}]
     rows = chosen_of(
         frame(
@@ -299,36 +284,15 @@ def test_of_several_best_each_has_its_own_interval_and_a_tied_one_its_name() -> 
             )
         )
     )
-    rows["mark"] = np.where(rows["model"] == "org/c", TIED, BEST)
+    rows["mark"] = np.where(rows["model"] == "org/c", IN_SET, BEST)
     rows.loc[rows["model"] == "org/b", "low"] = 0.7
     (answer,) = answers(rows)
     both = "org/a 90.0 % [85.0, 95.0], org/b 90.0 % [70.0, 95.0]"
     assert answer["lead"][2].startswith(
         f"score best: {both}. Last layer of org/a (2): 70.0 %. Last layer of org/b (2): 70.0 %. "
     )
-    assert "Not significantly worse: org/c" in answer["lead"][2]
-    assert answer["elsewhere"][0]["what"] == f"{both}, tied: org/c"
-
-
-@pytest.mark.parametrize(
-    ("row", "near"),
-    [
-        ({"metric": "accuracy", "value": 0.3, "low": 0.09, "majority": 0.1}, True),
-        ({"metric": "accuracy", "value": 0.3, "low": 0.11, "majority": 0.1}, False),
-        ({"metric": "accuracy", "value": 0.3, "low": 0.11, "majority": 0.1, "shuffled": 0.2}, True),
-        ({"metric": "accuracy", "value": 0.3, "low": 0.01}, False),
-        ({"metric": "eer", "value": 0.4, "high": 0.51}, True),
-        ({"metric": "eer", "value": 0.4, "high": 0.49}, False),
-        ({"metric": "wer", "value": 0.9, "high": 1.1}, True),
-        ({"metric": "cer", "value": 0.811, "high": 0.864, "shuffled": 0.862}, True),
-        ({"metric": "cer", "value": 0.811, "high": 0.861, "shuffled": 0.862}, False),
-        ({"metric": "wer", "value": 0.9, "high": 1.01, "shuffled": 1.2}, True),
-        ({"metric": "min_dcf_0.01", "value": 0.9, "high": 1.0}, True),
-    ],
-)
-def test_near_chance_is_decided_by_the_end_of_the_interval(row: dict[str, Any], near: bool) -> None:
-    usual = dict.fromkeys(("low", "high", "majority", "mean", "shuffled"), math.nan)
-    assert near_chance(usual | {"higher_is_better": row["metric"] == "accuracy"} | row) is near
+    assert "Also in the 95 % model confidence set: org/c" in answer["lead"][2]
+    assert answer["elsewhere"][0]["what"] == f"{both}, also in the set: org/c"
 
 
 def test_scores_and_curves_are_those_of_the_tables_in_percent() -> None:

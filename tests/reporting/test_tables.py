@@ -454,6 +454,7 @@ def bold(*records: Record) -> list[bool]:
     return [
         "**" in line
         for line in to_markdown(summary_rows(frame(*records)), layers=False).splitlines()[2:]
+        if line.startswith("|")
     ]
 
 
@@ -711,13 +712,13 @@ def marks_of(*records: Record) -> dict[str, str]:
     return dict(zip(rows["model"], rows["mark"], strict=True))
 
 
-def test_models_that_are_not_shown_to_be_worse_are_tied() -> None:
+def test_models_that_may_be_the_best_are_in_the_set() -> None:
     records = [
         *scored(GOOD, model="good"),
         *scored(AS_GOOD, model="as good"),
         *scored(BAD, model="bad"),
     ]
-    assert marks_of(*records) == {"good": "best", "as good": "tied", "bad": ""}
+    assert marks_of(*records) == {"good": "best", "as good": "in set", "bad": ""}
     errors = [
         replace(item, higher_is_better=False, metric="wer", select_by="wer") for item in records
     ]
@@ -727,7 +728,7 @@ def test_models_that_are_not_shown_to_be_worse_are_tied() -> None:
 def test_with_too_few_blocks_no_model_is_called_worse() -> None:
     assert marks_of(*scored(GOOD[:3], model="good"), *scored(BAD[:3], model="bad")) == {
         "good": "best",
-        "bad": "tied",
+        "bad": "in set",
     }
 
 
@@ -775,6 +776,40 @@ def test_nothing_is_best_where_no_two_models_were_scored_on_the_same_utterances(
     }
 
 
+def controlled(hits: Sequence[int], control: Sequence[int], **changed: Any) -> list[Record]:
+    """As `scored`, with a control of shuffled labels."""
+    return [*scored(hits, **changed), scored(control, control="shuffled", **changed)[1]]
+
+
+def test_nothing_is_marked_where_no_model_is_better_than_its_control() -> None:
+    shuffled = [hits + 1 for hits in BAD]
+    low = [*controlled(BAD, shuffled, model="a"), *controlled(AS_GOOD, GOOD, model="b")]
+    rows = summary_rows(frame(*low))
+    assert set(rows["mark"]) == {""} and set(rows["chance"]) == {"at chance"}
+    high = [*controlled(BAD, shuffled, model="a"), *controlled(GOOD, BAD, model="b")]
+    rows = summary_rows(frame(*high))
+    assert list(rows["mark"]) == ["", "best"] and list(rows["chance"]) == ["at chance", ""]
+    assert set(summary_rows(frame(*scored(GOOD)))["chance"]) == {"unknown"}
+
+
+def test_nothing_is_marked_where_error_rates_reach_the_metrics_chance_level() -> None:
+    records = [*scored([20, 19, 21] * 4, model="a"), *scored([19, 20, 21] * 4, model="b")]
+    errors = [
+        replace(item, higher_is_better=False, metric="wer", select_by="wer") for item in records
+    ]
+    assert marks_of(*errors) == {"a": "", "b": ""}
+
+
+def test_layers_at_chance_are_not_marked() -> None:
+    records = [
+        item
+        for layer, hits in enumerate((BAD, BAD[::-1]))
+        for item in controlled(hits, BAD, layer=str(layer), layer_index=layer)
+    ]
+    rows = layer_rows(frame(*records))
+    assert set(rows["mark"]) == {""} and set(rows["chance"]) == {"at chance"}
+
+
 def test_one_model_alone_and_own_heads_have_no_mark() -> None:
     assert marks_of(*scored(GOOD)) == {"org/a": ""}
     assert marks_of(*scored(BAD), *scored(GOOD, model="org/b", head="own-ctc")) == {
@@ -798,7 +833,7 @@ def test_layers_are_marked_within_their_model() -> None:
     ]
     rows = layer_rows(frame(*records, *scored([20] * 12, layer="weighted", layer_index=9)))
     found = {(row["model"], row["layer"]): row["mark"] for row in rows.to_dict("records")}
-    assert [found[place] for place in hits] == ["", "best", "tied", "best", "best"] and found[
+    assert [found[place] for place in hits] == ["", "best", "in set", "best", "best"] and found[
         "org/a", "weighted"
     ] == ""
 

@@ -109,7 +109,14 @@ def class_rows(task: Task[Any], problem: Problem) -> ClassRows:
             *(task.name, column, len(classes), BINS),
         )
     labels = np.array([item.label(column) for item in rows.utterances])
-    parts_of_rows = (rows.utterances, rows.train, rows.dev, rows.tests, rows.excluded)
+    parts_of_rows = (
+        rows.utterances,
+        rows.train,
+        rows.dev,
+        rows.tests,
+        rows.excluded,
+        rows.of_blocks,
+    )
     return ClassRows(*parts_of_rows, labels, impossible, classes)
 
 

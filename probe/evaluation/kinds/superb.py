@@ -35,6 +35,7 @@ from probe.records import NO_LAYER
 
 HEAD = "superb"
 RATES = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-7)
+Place = slice | np.ndarray  # of rows
 TRAINING_FIELDS = ("learning_rates", "steps", "evaluate_every", "batch_size", "hidden", "balanced")
 
 
@@ -65,13 +66,14 @@ class Rows(LabelledRows):
     Attributes:
         targets: (row, label) int64, positions in ``classes``.
         classes: of each label, sorted.
-        at_train, at_dev: positions of the rows that train and that choose.
+        at_train, at_dev: the rows that train and that choose; slices where the splits say so, so
+            that these rows are not copied.
     """
 
     targets: np.ndarray
     classes: list[list[str]]
-    at_train: np.ndarray
-    at_dev: np.ndarray
+    at_train: Place
+    at_dev: Place
 
 
 def run(task: Task[SuperbSettings], problem: Problem, features: Features) -> Iterator[Score]:
@@ -117,34 +119,32 @@ def _rows(task: Task[SuperbSettings], problem: Problem) -> Rows:
     at_train, at_dev = _chosen_rows(settings, rows)
     classes, targets = [], []
     for column in settings.label:
-        labels = [item.label(column) for item in rows.utterances]
-        known = sorted({labels[i] for i in at_train})
+        labels = np.array([item.label(column) for item in rows.utterances])
+        known = np.unique(labels[at_train]).tolist()
         if len(known) < 2:
             raise ProbeError(
                 f"{task.name}: all training rows have {column} {known[0]!r}; expected two classes "
                 "or more."
             )
-        if unseen := sorted({*labels} - {*known}):
+        if unseen := np.setdiff1d(labels, known).tolist():
             raise ProbeError(
                 f"{task.name}: {column} {listed(unseen)} not in training. Give these labels "
                 "training rows, or take their rows out."
             )
-        place = {name: number for number, name in enumerate(known)}
         classes.append(known)
-        targets.append([place[label] for label in labels])
+        targets.append(np.searchsorted(known, labels))
     return Rows(
         **vars(rows), targets=np.array(targets).T, classes=classes, at_train=at_train, at_dev=at_dev
     )
 
 
-def _chosen_rows(settings: SuperbSettings, rows: LabelledRows) -> tuple[np.ndarray, np.ndarray]:
-    """Positions of the rows that train and of those that choose: as the splits say, or, with
-    ``dev_share``, a random share of both together (always the same one).
+def _chosen_rows(settings: SuperbSettings, rows: LabelledRows) -> tuple[Place, Place]:
+    """The rows that train and those that choose: as the splits say, or, with ``dev_share``, a
+    random share of both together (always the same one).
     """
-    train, dev = (np.arange(place.start, place.stop) for place in (rows.train, rows.dev))
     if not settings.dev_share:
-        return train, dev
-    both = np.concatenate([train, dev])
+        return rows.train, rows.dev
+    both = np.r_[rows.train, rows.dev]
     order = np.random.default_rng([0, len(both)]).permutation(both)
     n_dev = max(1, round(settings.dev_share * len(both)))
     return np.sort(order[n_dev:]), np.sort(order[:n_dev])
@@ -199,11 +199,12 @@ def _majority(settings: SuperbSettings, rows: Rows) -> Iterator[Score]:
 
 
 def _scores(rows: Rows, common: dict[str, Any], predicted: np.ndarray) -> Iterator[Score]:
-    places = [("dev", "", rows.at_dev)]
-    places += [
-        ("test", name, np.arange(place.start, place.stop)) for name, place in rows.tests.items()
-    ]
-    for split, test, at in places:
+    everywhere = np.arange(len(rows.utterances))
+    n_train = len(everywhere[rows.at_train])
+    places: list[tuple[str, str, Place]] = [("dev", "", rows.at_dev)]
+    places += [("test", name, place) for name, place in rows.tests.items()]
+    for split, test, place in places:
+        at = everywhere[place]
         hits = (predicted[at] == rows.targets[at]).all(axis=1)
         blocks = [rows.blocks[i] for i in at]
         yield Score(
@@ -217,7 +218,7 @@ def _scores(rows: Rows, common: dict[str, Any], predicted: np.ndarray) -> Iterat
             if len(at)
             else None,
             n=len(at),
-            n_train=len(rows.at_train),
+            n_train=n_train,
             excluded=rows.excluded,
             outcomes=[_outcome(rows, predicted, int(i)) for i in at],
             **common,

@@ -13,9 +13,11 @@ import pandas as pd
 
 from probe.data.conditions.grammar import CLEAN
 from probe.errors import ProbeError, listed
+from probe.measures.choice_shares import MOST_CHOICES
 from probe.measures.metrics import metric_of
 from probe.records import COMBINED, QUESTION
 from probe.reporting.figures import style
+from probe.reporting.tables.grid import SHARED
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -74,11 +76,19 @@ def curves_figure(rows: pd.DataFrame, axis: str = "index", width: str = "double"
     marks: dict[str, Any] = {}
     if (rows["chosen"] & ~rows["flat"]).any():
         marks["chosen on dev"] = style.LARGE
+    if (rows["in_layer_set"] & ~rows["flat"]).any():
+        marks[f"chosen by {100 * MOST_CHOICES:.0f} % of resamples"] = style.RINGED
     if (rows["layer"] == "final").any():
         marks["after the final LayerNorm"] = style.OPEN
     legend = style.legend_of(looks, marks, bool(rows["low"].notna().any()))
     questions = [cells for _, cells in rows.groupby(PANEL)]
-    titles = [style.title_of(cells, rows) for cells in questions]
+    shared = [bool((cells["shared_speakers"] > 0).any()) for cells in questions]
+    titles = [
+        style.title_of(cells, rows) + (f" {SHARED}" if is_shared else "")
+        for cells, is_shared in zip(questions, shared, strict=True)
+    ]
+    if any(shared):
+        legend.append(style.remark(f"{SHARED} test speakers are in training too"))
     figure, panels = style.curve_panels(questions, titles, width, legend)
     for axes, cells in panels:
         if cells["flat"].all():
@@ -151,13 +161,19 @@ def _draw_level(
 
 
 def _draw_marks(axes: "Axes", line: pd.DataFrame, name: str, look: dict[str, Any]) -> None:
-    """Draw the open marker of layer `final` and the large marker of the chosen layer."""
+    """Draw the open marker of layer `final`, the large marker of the chosen layer, and rings around
+    the layers that most resamples of the dev speakers choose.
+    """
     final, chosen = line[line["layer"] == "final"], line[line["chosen"]]
     point = look | style.NO_LINE
     style.bars(axes, final["x"], final, look)
     axes.plot(final["x"], final["value"], label=f"{name} | final", **(point | style.OPEN))
     if (chosen["layer"] == "final").any():
         point |= style.OPEN
+    likely = line[line["in_layer_set"]]
+    rings = look | style.NO_LINE | style.RINGED
+    if len(likely):
+        axes.plot(likely["x"], likely["value"], label=f"{name} | likely", zorder=4, **rings)
     label = f"{name} | chosen"
     axes.plot(chosen["x"], chosen["value"], label=label, zorder=5, **(point | style.LARGE))
 

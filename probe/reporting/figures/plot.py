@@ -14,9 +14,11 @@ from probe.reporting.figures.conditions import conditions_figure
 from probe.reporting.figures.det import det_figure, det_rows
 from probe.reporting.figures.heat_map import domains_figure, search_figure
 from probe.reporting.figures.layers import curves_figure, usual_rows
+from probe.reporting.figures.ranks import ranks_figure
 from probe.reporting.figures.style import write_figure
 from probe.reporting.losses import Losses
 from probe.reporting.scores import Scores
+from probe.reporting.tables.rank_tables import rank_rows
 from probe.reporting.tables.similarity_tables import read_similarity, similarity_figure
 
 if TYPE_CHECKING:
@@ -30,6 +32,7 @@ KINDS: dict[str, tuple[Callable[[Scores], Any], Callable[..., "Figure"]]] = {
     "budgets": (Scores.budgets, budgets_figure),
     "search": (lambda scores: scores, search_figure),
     "det": (det_rows, det_figure),
+    "ranks": (rank_rows, ranks_figure),
 }
 SIMILARITY = "similarity"
 
@@ -73,7 +76,7 @@ def plot(
         chosen["select_by"] = metrics
     rows_of, figure_of = KINDS[kind]
     rows = rows_of(Scores.of(_filtered(read_records(*sources), chosen)))
-    if kind != "search":
+    if kind not in ("search", "ranks"):
         rows = _filtered(rows, {"metric": metrics})
     if kind == "layers" and not conditions:
         rows = usual_rows(rows)

@@ -47,6 +47,7 @@ STYLES: list[Any] = ["-", *((0, dashes) for dashes in DASHES)]
 GREY = "#555555"
 BREAKS = ":=/+,@_-"  # a long name may be broken after these characters
 OPEN: dict[str, Any] = {"markersize": 4.5, "markerfacecolor": "white", "markeredgewidth": 1.1}
+RINGED: dict[str, Any] = {"markersize": 7, "markerfacecolor": "none", "markeredgewidth": 0.8}
 LARGE: dict[str, Any] = {"markersize": 6, "markeredgecolor": "black", "markeredgewidth": 1.1}
 NO_LINE: dict[str, Any] = {"linestyle": "none"}
 STYLE = {
@@ -234,6 +235,13 @@ def legend_of(lines: dict[str, Look], marks: dict[str, Look], intervals: bool = 
     if intervals:
         handles.append(Patch(color=GREY, alpha=0.2, linewidth=0, label="95 % interval"))
     return handles
+
+
+def remark(text: str) -> Any:
+    """A handle of a legend that has a text only."""
+    from matplotlib.lines import Line2D
+
+    return Line2D([], [], label=text, linestyle="none")
 
 
 def with_series(rows: pd.DataFrame, places: Sequence[str]) -> pd.DataFrame:

@@ -24,6 +24,7 @@ from probe.errors import listed
 from probe.files import write_atomically
 from probe.measures.metrics import CODELENGTH, metric_of
 from probe.records import ACROSS_CONDITIONS, PER_FOLD, QUESTION
+from probe.reporting.layer_choices import how_sure
 from probe.reporting.layer_statements import curves_of_records, curves_of_similarity, verdicts
 from probe.reporting.losses import Losses
 from probe.reporting.report.confusions import confusions
@@ -200,6 +201,7 @@ def _positions(rows: pd.DataFrame, questions: pd.DataFrame) -> "pd.Series[float]
 def _scores(rows: pd.DataFrame, questions: pd.DataFrame) -> Columns:
     """One row per score at the layer that dev chose; columns without a value are left out."""
     columns = _texts(rows, ["model", "head", "layer", "mark", "last_layer", "note"])
+    columns["choice"] = [how_sure(row) for row in rows.to_dict("records")]
     columns |= {"q": _positions(rows, questions).astype(int).tolist()} | _percents(rows, SCORES)
     columns |= {"n": rows["n"].tolist(), "blocks": rows["n_blocks"].tolist()}
     columns["shared"] = [int(n) if n > 0 else None for n in rows["shared_speakers"]]
@@ -210,8 +212,9 @@ def _scores(rows: pd.DataFrame, questions: pd.DataFrame) -> Columns:
 
 
 def _curves(rows: pd.DataFrame, questions: pd.DataFrame) -> list[dict[str, Any]]:
-    """One entry per model, head and question: columns over its layers, and the position of the
-    chosen one.
+    """One entry per model, head and question: columns over its layers, the position of the chosen
+    one, and where it is known how sure the choice is, the share of resamples that choose each layer
+    in percent and the positions of the smallest set that most of them choose from.
     """
     rows = rows[rows["layer"] != PER_FOLD]
     rows = rows.assign(q=_positions(rows, questions))
@@ -223,9 +226,11 @@ def _curves(rows: pd.DataFrame, questions: pd.DataFrame) -> list[dict[str, Any]]
             about: dict[str, Any] = {"q": int(first["q"])}
             about |= {name: one_line(first[name]) for name in ("model", "head")}
             about["layers"] = [one_line(str(layer)) for layer in group["layer"]]
-            curves.append(
-                about | _percents(group, CURVE) | {"chosen": chosen[0] if chosen else None}
-            )
+            about |= _percents(group, CURVE) | {"chosen": chosen[0] if chosen else None}
+            if group["layer_share"].notna().any():
+                about["shares"] = _rounded(100 * group["layer_share"], 1)
+                about["likely"] = np.flatnonzero(group["in_layer_set"]).tolist()
+            curves.append(about)
     return curves
 
 

@@ -48,7 +48,7 @@
   const count = (title, name) => amount(title, name, { cell: (row) => String(row[name]) });
   const MODEL = text("model", "model", { head: true });
   const LAYER = text("layer", "layer", { number: true, down: false });
-  const scoreNode = (row) => el("span", { class: joined([row.mark, row.chance ? "chance" : ""], " ") || null }, number(row.value, row.digits));
+  const scoreNode = (row) => el("span", { class: joined([row.mark?.replace(" ", "-"), row.chance ? "chance" : ""], " ") || null }, number(row.value, row.digits));
   const below = (content) => (content ? el("small", { class: "below" }, content) : "");
 
   // A table that the buttons in its head sort; a long one shows its first rows and a button for the rest.
@@ -178,6 +178,7 @@
       for (const point of own) {
         const ring = point.ring && !one.level;
         const place = { cx: one.level ? edge.left : x(point.at), cy: y(point.value) };
+        if (point.likely) root.append(svg("circle", { class: `likely ${look}`, ...place, r: 9 }));
         if (ring || own.length < 40) root.append(svg("circle", { class: `${ring ? "ring" : "dot"} ${look}`, ...place, r: ring ? 6 : 2.5 }));
       }
     }
@@ -237,7 +238,8 @@
   }
 
   const answers = () => [
-    data.headline ? el("p", { class: "headline" }, data.headline) : "",
+    data.headline.length ? el("p", { class: "headline" }, data.headline[0]) : "",
+    data.headline.length > 1 ? el("ul", {}, data.headline.slice(1).map((line) => el("li", {}, line))) : "",
     el("div", { class: "answers" }, data.answers.map(({ title, about, lead: [where, who, what], elsewhere, caution, protocol, deviations }) =>
       el("article", {}, el("h3", {}, title), el("p", { class: "about" }, about),
         el("p", { class: "lead" }, where ? `${where}: ` : "", el("strong", {}, who), ` ${what}`),
@@ -252,7 +254,7 @@
     const rows = rowsOf(data.scores).map((row) => ({ ...data.questions[row.q], ...row }));
     const marks = (row) => joined([row.mark, row.chance ? "near chance" : "", row.shared ? "‡" : ""], ", ");
     const columns = [
-      MODEL, text("task", "task"), LAYER,
+      MODEL, text("task", "task"), { ...LAYER, key: (row) => row.layer, cell: (row) => el("span", {}, row.layer || "–", below(row.choice)) },
       amount("score", "value", { cell: (row) => el("span", {}, scoreNode(row), row.unit === "bits" ? " bits" : "", below(interval(row))) }),
       { title: "marks", cell: (row) => marks(row) || "–" },
       { title: "condition", cell: (row) => row.setting || "clean", optional: true, words: true },
@@ -288,16 +290,17 @@
     return picker(options, ({ question, curves }) => {
       const ticks = distinct(curves.flatMap((curve) => curve.layers)).sort((a, b) => rank(a) - rank(b));
       const heads = distinct(curves.map((curve) => curve.head)).length > 1;
-      const series = curves.map(({ model, head, layers: names, chosen, ...values }) => ({
+      const series = curves.map(({ model, head, layers: names, chosen, shares = [], likely = [], ...values }) => ({
         name: heads ? `${model} (${head})` : model,
         level: names.length === 1,
-        points: names.map((layer, at) => ({ at: ticks.indexOf(layer), layer, ring: chosen === at, apart: rank(layer) === 1e7, digits: question.digits,
+        points: names.map((layer, at) => ({ at: ticks.indexOf(layer), layer, ring: chosen === at, likely: likely.includes(at), share: shares[at], apart: rank(layer) === 1e7, digits: question.digits,
           value: values.value[at], low: values.low[at], high: values.high[at], dev: values.dev[at],
           note: joined([values.dev[at] == null ? "" : `on development data ${number(values.dev[at], question.digits)}`,
-            chosen === at ? "the chosen layer" : ""], "; ") })),
+            chosen === at ? "the chosen layer" : "", shares[at] == null ? "" : `${number(shares[at])} % of resamples choose it`], "; ") })),
       }));
       const columns = [MODEL, { ...LAYER, key: (row) => row.at }, amount("score", "value"), { ...amount("95 % interval", "low"), cell: interval },
-        amount("development", "dev"), { title: "chosen", cell: (row) => (row.ring ? "✓" : "") }];
+        amount("development", "dev"), { title: "chosen", cell: (row) => (row.ring ? "✓" : "") },
+        amount("chosen in % of resamples", "share", { optional: true, cell: (row) => number(row.share) })];
       const rows = series.flatMap((one) => one.points.map((point) => ({ model: one.name, ...point })));
       const title = `Layer curves: ${question.label}`;
       return [chart(title, series, ticks, question, "layer"),

@@ -1,11 +1,10 @@
-"""The summary in words: the best model of each task and its layer, which models are tied with it,
+"""The summary in words: the best model of each task and its layer, which others may be the best,
 and which are near chance.
 
 Nothing is decided here: dev chose the layers, and `probe.reporting.ties` set the marks.
 """
 
 import math
-from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
@@ -13,12 +12,15 @@ import pandas as pd
 
 from probe.data.conditions.grammar import CLEAN
 from probe.errors import listed
+from probe.measures.comparison import AT_CHANCE
 from probe.measures.metrics import CODELENGTH, metric_of
 from probe.protocols import protocols
 from probe.records import OWN_HEADS
+from probe.reporting.layer_choices import NO_CHOICE, UNKNOWN
 from probe.reporting.report.repeat_commands import in_order
+from probe.reporting.scores import INTERVALS_ABOUT
 from probe.reporting.text import one_line, trained_on
-from probe.reporting.ties import BEST, OTHERS, TIED
+from probe.reporting.ties import BEST, IN_SET, OTHERS
 
 NO_BEST = "is called best because the models were scored on different utterances"
 FEW_BLOCKS = 20  # fewer blocks get a caution
@@ -36,8 +38,9 @@ def answers(rows: pd.DataFrame) -> list[dict[str, Any]]:
         rows: of `probe.reporting.scores.Scores.chosen`.
 
     Returns:
-        ``title`` and ``about``; ``best`` (models; empty where there is only one model), ``chance``
-        (whether all models are near it) and ``lead`` (three texts: where, who, what) for the score
+        ``title``, ``place`` (task, corpus and training) and ``about``; ``set`` (the models that may
+        be the best; empty where there is only one model), ``chance`` (whether all models are near
+        it) and ``lead`` (three texts: where, who, what) for the score
         on clean audio, or at the first place there is; ``elsewhere``: the other conditions and
         domains, each as ``where``, ``who`` and ``what``; ``caution`` where blocks are few;
         ``protocol``, the published one that the task follows, and ``deviations`` from it.
@@ -56,11 +59,17 @@ def _answer(rows: pd.DataFrame) -> dict[str, Any]:
     name, title = first["metric"], metric_of(first["metric"]).title
     about = [f"{name if title == name else f'{title} ({name})'}, {better} is better"]
     about.append(trained_on(first["train_condition"]))
+    if known := set(rows["block_kind"]) - {""}:
+        what = " and ".join(INTERVALS_ABOUT[kind] for kind in sorted(known))
+        about.append(f"intervals are about {what}")
+    if (rows["shared_speakers"] > 0).any():
+        about.append("‡ test speakers are in training too")
     about.append(f"{first['corpus']}: {n} scored, {blocks} speakers or other blocks")
     caution = (
         f"Only {blocks} speakers or other blocks: the intervals are wide and approximate, and "
         "differences are uncertain."
     )
+    place = [first["task"], first["corpus"], trained_on(first["train_condition"])]
     order = {name: rank for rank, name in enumerate(in_order(rows["condition"]))}
     rows = rows.assign(rank=rows["condition"].map(order)).sort_values("rank", kind="stable")
     groups = [cells.to_dict("records") for _, cells in rows.groupby(PLACE, sort=False)]
@@ -68,8 +77,9 @@ def _answer(rows: pd.DataFrame) -> dict[str, Any]:
     protocol = protocols().get(first["task"])
     return {
         "title": one_line(first["task"]),
+        "place": one_line(", ".join(filter(None, place))),
         "about": one_line("; ".join(filter(None, about))),
-        "best": [one_line(row["model"]) for row in _best(lead)] if len(lead) > 1 else [],
+        "set": [one_line(row["model"]) for row in lead if row["mark"] in (BEST, IN_SET)],
         "chance": all(map(near_chance, lead)),
         "lead": [_where(lead[0]), _who(lead), _verdict(lead)],
         "elsewhere": [
@@ -82,31 +92,31 @@ def _answer(rows: pd.DataFrame) -> dict[str, Any]:
     }
 
 
-def headline(entries: Sequence[Mapping[str, Any]]) -> str:
-    """How often each model is best in `answers`, without tasks in which all are near chance; empty
-    where fewer than two tasks remain.
-
-    The first three models are named, and those that are best as often as the third.
+def headline(entries: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Which models a reader can choose, from `answers`: a sentence on all tasks, then one for each
+    set of models that may be the best, with its tasks; empty where fewer than two tasks have one.
     """
-    counted = [answer for answer in entries if answer["best"] and not answer["chance"]]
-    if len(counted) < 2:
-        return ""
-    times = Counter(name for answer in counted for name in answer["best"])
-    least = [n for _, n in times.most_common(3)][-1]
-    parts = []
-    for n in sorted({n for n in times.values() if n >= least}, reverse=True):
-        names = [name for name, of_name in times.items() if of_name == n]
-        parts.append(f"{listed(names, MOST_NAMED)} in {n} of {len(counted)} tasks")
-    if min(times.values()) < least:
-        parts.append("others less often")
-    sentences = [f"Best score most often: {'; '.join(parts)}."]
-    if near := sum(answer["chance"] for answer in entries):
-        verb = "is" if near == 1 else "are"
+    known = [answer for answer in entries if answer["set"] and not answer["chance"]]
+    if len(known) < 2:
+        return []
+    titles = [answer["title"] for answer in known]
+    name = "title" if len(set(titles)) == len(titles) else "place"
+    tasks: dict[tuple[str, ...], list[str]] = {}
+    for answer in known:
+        tasks.setdefault(tuple(sorted(answer["set"])), []).append(answer[name])
+    everywhere = sorted(set.intersection(*(set(names) for names in tasks)))
+    who = listed(everywhere, MOST_NAMED) if everywhere else "No single model"
+    sentences = [f"{who} may be the best in every task (95 % model confidence sets)."]
+    if len(tasks) > 1 or not everywhere:
+        sentences += [
+            f"{listed(places, MOST_NAMED)}: {listed([*names], MOST_NAMED)}"
+            for names, places in tasks.items()
+        ]
+    if near := [answer[name] for answer in entries if answer["chance"]]:
         sentences.append(
-            f"{near} of {len(entries)} {verb} not counted because no model is significantly better "
-            "than chance."
+            f"{listed(near, MOST_NAMED)}: no model is significantly better than chance"
         )
-    return " ".join([*sentences, "The answers below name ties and uncertain scores."])
+    return sentences
 
 
 def baselines(models: Sequence[str]) -> str:
@@ -120,15 +130,8 @@ def baselines(models: Sequence[str]) -> str:
 
 
 def near_chance(row: Row) -> bool:
-    """Whether a score's interval reaches the best score that a control or guessing gives; False
-    where neither is known.
-    """
-    sign = 1 if row["higher_is_better"] else -1
-    levels = [row["majority"], row["mean"], row["shuffled"], metric_of(row["metric"]).chance]
-    levels = [sign * level for level in levels if pd.notna(level)]
-    end = row["low" if row["higher_is_better"] else "high"]
-    worst = row["value"] if math.isnan(end) else end
-    return bool(levels) and sign * worst <= max(levels)
+    """Whether a score is not significantly better than guessing and the controls."""
+    return bool(row["chance"] == AT_CHANCE)
 
 
 def _best(cells: Sequence[Row]) -> list[Row]:
@@ -149,7 +152,7 @@ def _who(cells: Sequence[Row]) -> str:
 
 
 def _verdict(cells: Sequence[Row]) -> str:
-    """What follows the name of the best: its score and last layer, ties, the next, and the rest."""
+    """What follows the name of the best: its score and last layer, the set, and the rest."""
     best = _best(cells)
     sentences = _about_best(cells, best) if best else [f"{NO_BEST}: {_values(cells)}."]
     chance = [one_line(row["model"]) for row in cells if near_chance(row)]
@@ -168,11 +171,12 @@ def _about_best(cells: Sequence[Row], best: Sequence[Row]) -> list[str]:
         if not pd.isna(last) and last != row["layer"] and not math.isnan(row["last_value"]):
             whose = f"Last layer of {one_line(row['model'])}" if len(best) > 1 else "Its last layer"
             sentences.append(f"{whose} ({one_line(last)}): {_amount(row, 'last_value')}.")
+        sentences += _how_sure(row, f"Of {one_line(row['model'])}, the" if len(best) > 1 else "The")
     others = [row for row in cells if row not in best]
-    if tied := [row for row in others if row["mark"] == TIED]:
-        sentences.append(f"Not significantly worse: {_values(tied)}.")
+    if in_set := [row for row in others if row["mark"] == IN_SET]:
+        sentences.append(f"Also in the 95 % model confidence set: {_values(in_set)}.")
     apart = [row for row in others if OTHERS in row["note"]]
-    behind = [row for row in others if row["mark"] != TIED and row not in apart]
+    behind = [row for row in others if row["mark"] != IN_SET and row not in apart]
     if behind:
         choose = max if best[0]["higher_is_better"] else min
         second = choose(behind, key=lambda row: row["value"])
@@ -182,14 +186,27 @@ def _about_best(cells: Sequence[Row], best: Sequence[Row]) -> list[str]:
     return sentences
 
 
+def _how_sure(row: Row, start: str) -> list[str]:
+    """A sentence on how sure the layer is; none where there is nothing to choose, or it is
+    unknown.
+    """
+    layer = one_line(str(row["layer"]))
+    if row["layer_set"] in (NO_CHOICE, UNKNOWN):
+        return []
+    share = f"{100 * row['layer_share']:.0f} %"
+    others = "" if row["layer_set"] == layer else f", and one of {row['layer_set']} in 90 %"
+    return [f"{start} dev speakers choose layer {layer} in {share} of resamples{others}."]
+
+
 def _in_short(cells: Sequence[Row]) -> str:
     """The score of the best, with what makes it doubtful."""
     best = _best(cells)
     if not best:
         return NO_BEST
     parts = [_scores_text(best)]
-    if tied := [one_line(row["model"]) for row in cells if row["mark"] == TIED]:
-        parts.append(f"tied: {' and '.join(tied)}" if len(tied) <= 2 else f"{len(tied)} tied")
+    if in_set := [one_line(row["model"]) for row in cells if row["mark"] == IN_SET]:
+        also = " and ".join(in_set) if len(in_set) <= 2 else f"{len(in_set)} others"
+        parts.append(f"also in the set: {also}")
     if any(map(near_chance, best)):
         parts.append("near chance")
     return ", ".join(parts)

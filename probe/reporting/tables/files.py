@@ -47,8 +47,8 @@ output after the final LayerNorm.
 `shuffled`, trained on shuffled labels; `fbank` and `random`, filter banks and the same \
 architecture with random weights.
 `selectivity` is the score less that of labels drawn at random for each type. {units}
-Bold is the highest (↑) or lowest (↓) of the models; `mark` in the CSV says which are tied with \
-it: not shown to be worse.
+Bold is the highest (↑) or lowest (↓) of the models; underlined models are in the 95 % model \
+confidence set (`in set` in the column `mark` of the CSV): they may be the best as well.
 
 """
 LAYERS_HEAD = """# Scores of every layer

@@ -2,9 +2,9 @@
 JSON.
 
 `probe.reporting.tables.latex` writes the same tables as LaTeX. Markdown, LaTeX and HTML show what a
-cell prints: the best value bold, what is tied with it underlined, its interval small. CSV and JSON
-hold the values of the records. Names come from files: whatever they hold, they are text in every
-format.
+cell prints: the best value bold, others that may be the best underlined, its interval small. CSV
+and JSON hold the values of the records. Names come from files: whatever they hold, they are text in
+every format.
 """
 
 import csv
@@ -18,7 +18,7 @@ from probe.brief import brief, counted
 from probe.measures.metrics import metric_of
 from probe.measures.uncertainty import FEW_BLOCKS
 from probe.reporting.text import DASH, arrow, csv_text, escaped, html_text, json_text
-from probe.reporting.ties import BEST, TIED
+from probe.reporting.ties import BEST, IN_SET, SET
 
 FEW = "†"
 FEW_NOTE = f"{FEW} fewer than {FEW_BLOCKS} blocks (speakers): a rough interval, or none"
@@ -66,7 +66,7 @@ class Cell:
     Attributes:
         text: what is printed.
         interval: printed after it.
-        mark: `BEST`, `TIED` or empty, see `probe.reporting.ties`.
+        mark: `BEST`, `IN_SET` or empty, see `probe.reporting.ties`.
         aside: printed last: a layer or a gap in parentheses, a tick.
         value, low, high: as in the record; NaN where there is none, and of a name.
         few: whether the score is of fewer than `FEW_BLOCKS` blocks; `FEW` follows its interval.
@@ -141,6 +141,13 @@ class Grid:
         few = [FEW_NOTE] if any(cell.few for cell in cells) else []
         shared = [SHARED_NOTE] if any(cell.shared for cell in cells) else []
         return [*self.notes, *few, *shared]
+
+    @property
+    def legend(self) -> list[str]:
+        """What bold and underlined values are, where cells are marked so."""
+        marks = {cell.mark for row in self.rows for cell in row}
+        clauses = {BEST: "bold: the best", IN_SET: f"underlined: {SET}"}
+        return [clause for mark, clause in clauses.items() if mark in marks]
 
     @property
     def by_column(self) -> list[list[Cell]]:
@@ -253,13 +260,18 @@ def _markdown_of(grid: Grid, heading: str) -> str:
     right = [column.number for column in grid.columns]
     title = f"{heading} {escaped(grid.title)}\n" if grid.title else ""
     table = _aligned([head, *rows], right) if grid.columns else ""
-    notes = "".join(f"* {escaped(note)}\n" for note in grid.notes_below)
+    notes = "".join(f"* {escaped(note)}\n" for note in [*_legend(grid), *grid.notes_below])
     return "\n".join(filter(None, (title, table, notes)))
 
 
-def _marked(cell: Cell, best: str, tied: str, small: str, safe: Callable[[str], str]) -> str:
+def _legend(grid: Grid) -> list[str]:
+    """The legend as one sentence, where others than the best are marked."""
+    return ["; ".join(grid.legend)] if len(grid.legend) > 1 else []
+
+
+def _marked(cell: Cell, best: str, in_set: str, small: str, safe: Callable[[str], str]) -> str:
     """A cell in a format's bold or underline, then its interval in small type, then the aside."""
-    text = {BEST: best, TIED: tied}.get(cell.mark, "{}").format(safe(cell.text))
+    text = {BEST: best, IN_SET: in_set}.get(cell.mark, "{}").format(safe(cell.text))
     interval = small.format(safe(cell.spread)) if cell.spread else ""
     return " ".join(filter(None, (text, interval, safe(cell.aside))))
 
@@ -374,7 +386,8 @@ def _html_table(grid: Grid) -> str:
 
     forms = ("<strong>{}</strong>", "<u>{}</u>", "<small>{}</small>", html_text)
     rows = [line("td", (_marked(cell, *forms) for cell in row)) for row in grid.rows]
-    notes = "".join(f"<li>{html_text(note)}</li>\n" for note in grid.notes_below)
+    sentences = [*_legend(grid), *grid.notes_below]
+    notes = "".join(f"<li>{html_text(note)}</li>\n" for note in sentences)
     notes = f"<ul>\n{notes}</ul>\n" if notes else ""
     title = html_text(grid.title)
     if not grid.columns:

@@ -12,7 +12,7 @@ from itertools import pairwise
 
 from probe.reporting.tables.grid import Cell, Grid, of_columns
 from probe.reporting.text import DASH, SCORE_INTERVAL, one_line
-from probe.reporting.ties import BEST, TIED
+from probe.reporting.ties import BEST, IN_SET
 
 PREAMBLE = r"\usepackage{adjustbox,amssymb,booktabs,longtable,siunitx}"
 SETTINGS = [
@@ -98,9 +98,7 @@ def _scores(grid: Grid) -> str:
 def _legend(grid: Grid) -> list[str]:
     """A sentence on what bold, underlines and parentheses mean, where cells have them."""
     cells = [cell for row in grid.rows for cell in row]
-    marks = {cell.mark for cell in cells}
-    clauses = ["bold: the best"] if BEST in marks else []
-    clauses += ["underlined: not shown to be worse"] if TIED in marks else []
+    clauses = grid.legend
     if grid.aside in ASIDE and any(cell.aside.startswith("(") for cell in cells):
         clauses.append(f"in parentheses: {ASIDE[grid.aside]}")
     return ["; ".join(clauses).capitalize() + "."] if clauses else []
@@ -133,7 +131,7 @@ def _lines(text: str, width: int) -> list[str]:
 def _cell(cell: Cell, two: bool) -> list[str]:
     """What a cell has in its one or two columns of the table."""
     text = rf"\num{{{cell.text}}}" if NUMBER.fullmatch(cell.text) else latex(cell.text)
-    text = {BEST: rf"\textbf{{{text}}}", TIED: rf"\underline{{{text}}}"}.get(cell.mark, text)
+    text = {BEST: rf"\textbf{{{text}}}", IN_SET: rf"\underline{{{text}}}"}.get(cell.mark, text)
     interval, aside = (MINUS.sub("$-$", latex(part)) for part in (cell.spread, cell.aside))
     small = rf"{{\scriptsize {interval}}}" if interval else ""
     return [text, " ".join(filter(None, (small, aside)))] if two else [text]

@@ -8,7 +8,6 @@ from typing import Any
 import pandas as pd
 
 from probe.data.conditions.grammar import CLEAN
-from probe.errors import listed
 from probe.measures.metrics import metric_of
 from probe.measures.uncertainty import FEWEST_BLOCKS
 from probe.records import ACROSS_CONDITIONS
@@ -245,9 +244,9 @@ def _notes(cells: Sequence[Row]) -> list[str]:
     places: dict[str, list[str]] = {}
     for row in cells:
         if row["note"]:
-            place = ", ".join(_text(row, name) for name in NOTED if row.get(name))
-            places.setdefault(row["note"], []).append(place)
-    return [f"{listed(of_note)}: {note}" for note, of_note in places.items()]
+            names = [_text(row, name) for name in NOTED if row.get(name)]
+            places.setdefault(row["note"], []).append(", ".join(n for n in names if n != DASH))
+    return [f"{'; '.join(of_note)}: {note}" for note, of_note in places.items()]
 
 
 def _head(head: str, rows: pd.DataFrame) -> str:
@@ -313,6 +312,8 @@ def _cell(row: Row | None, name: str, form: Form) -> Cell:
 
 def _text(row: Row, name: str) -> str:
     text: str = DASH if pd.isna(row[name]) else str(row[name])
+    if name == "chance" and text == "unknown" and "margin_lost" not in row:
+        return DASH  # it matters for margins alone
     if name == "probability" and text != DASH:
         return f"{row[name]:.3f}"
     if name != "condition":

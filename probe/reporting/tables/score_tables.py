@@ -11,9 +11,11 @@ from typing import Any
 import pandas as pd
 
 from probe.data.conditions.grammar import CLEAN
+from probe.measures.comparison import AT_CHANCE
 from probe.measures.metrics import metric_of
 from probe.records import BY_GRADIENT, QUESTION
-from probe.reporting.scores import BASELINES, Scores, with_all_labels
+from probe.reporting.layer_choices import choice_notes, with_choice
+from probe.reporting.scores import BASELINES, Scores, interval_notes, with_all_labels
 from probe.reporting.tables import grid
 from probe.reporting.tables.grid import Cell, Column, Grid, of_columns, score, score_of
 from probe.reporting.text import (
@@ -26,6 +28,7 @@ from probe.reporting.text import (
     json_text,
     layer_text,
     metric_text,
+    percent,
     points,
     trained_on,
 )
@@ -41,13 +44,22 @@ SHAPE = {
     "anisotropy": ("anisotropy", "{:.2f}"),
     "outliers %": ("outlier_dims", "{:.1%}"),
 }
-OTHER_SCORES = ("dev", "last (layer)", "final", "weighted", *BASELINES, "selectivity")
+OTHER_SCORES = (
+    "dev",
+    "chosen in %",
+    "last (layer)",
+    "final",
+    "weighted",
+    *BASELINES,
+    "selectivity",
+)
 LEFT_OUT_IF_ALL = {
     "condition": CLEAN,
     "train condition": CLEAN,
     "train domain": "",
     "test domain": "",
     "seeds": "1",
+    "chance": "",
     "seed sd": DASH,
     "note": "",
 } | dict.fromkeys([*OTHER_SCORES, *SHAPE], DASH)
@@ -86,18 +98,21 @@ def grid_of(rows: pd.DataFrame, layers: bool, titled: bool = False) -> Grid:
     if titled:
         columns = {}
         about = {"of": _question(cells[0]), "better": cells[0]["higher_is_better"]}
-    columns |= {"model": rows["model"], "head": rows["head"], "layer": rows["layer"].fillna(DASH)}
+    columns |= {"model": rows["model"], "head": rows["head"]}
+    columns["layer"] = rows["layer"] if layers else [with_choice(row) for row in cells]
     columns[interval_head(rows["metric"])] = [
         score_of(row, "" if layers else row["mark"]) for row in cells
     ]
     columns |= _layer_columns(cells) if layers else _chosen_columns(cells)
+    columns["chance"] = [AT_CHANCE if row["chance"] == AT_CHANCE else "" for row in cells]
     columns |= {"n": map(str, rows["n"]), "seeds": map(str, rows["n_seeds"])}
     columns["seed sd"] = [seed_spread(row) for row in cells]
     columns |= {"blocks": map(str, rows["n_blocks"]), "note": rows["note"]}
     cells_of = {
         Column(name, number=name in ALIGNED_RIGHT): column for name, column in columns.items()
     }
-    return of_columns(cells_of, LEFT_OUT_IF_ALL, **about)
+    notes = [*([] if layers else choice_notes(rows)), *interval_notes(rows)]
+    return of_columns(cells_of, LEFT_OUT_IF_ALL, notes=notes, **about)
 
 
 def seed_spread(row: Row) -> Cell:
@@ -112,6 +127,9 @@ def seed_spread(row: Row) -> Cell:
 def _layer_columns(cells: list[dict[Hashable, Any]]) -> Cells:
     columns: Cells = {"dev": [score(row["metric"], row["dev_value"]) for row in cells]}
     columns["chosen"] = ["✓" if row["chosen"] else "" for row in cells]
+    columns["chosen in %"] = [
+        Cell(percent(row["layer_share"]), value=row["layer_share"]) for row in cells
+    ]
     known = {head: of for head, of in SHAPE.items() if cells and of[0] in cells[0]}
     for head, (name, form) in known.items():
         columns[head] = [
@@ -208,7 +226,8 @@ def _matrix(rows: pd.DataFrame) -> Grid:
     cells = rows.to_dict("records")
     first = cells[0]
     at = {(row["train_domain"], row["test_domain"]): row for row in cells}
-    layers = {row["train_domain"]: row["layer"] for row in cells if pd.notna(row["layer"])}
+    show = with_choice if "layer_set" in rows else lambda row: str(row["layer"])
+    layers = {row["train_domain"]: show(row) for row in cells if pd.notna(row["layer"])}
     trains, tests = (sorted({place[end] for place in at}) for end in (0, 1))
     sign = 1 if first["higher_is_better"] else -1
     metric = metric_of(first["metric"])
@@ -233,9 +252,12 @@ def _matrix(rows: pd.DataFrame) -> Grid:
         better=bool(first["higher_is_better"]),
         aside="gap",
         notes=[
-            f"{row['train_domain']} → {row['test_domain']}: {row['note']}"
-            for row in cells
-            if row["note"]
+            *(choice_notes(rows) if "layer_set" in rows else []),
+            *(
+                f"{row['train_domain']} → {row['test_domain']}: {row['note']}"
+                for row in cells
+                if row["note"]
+            ),
         ],
     )
 
@@ -290,10 +312,13 @@ def to_json(rows: pd.DataFrame) -> str:
 
 def _for_export(rows: pd.DataFrame) -> pd.DataFrame:
     """The rows with ten significant digits in every float, since the last ones differ between
-    processors; without the columns of shared speakers and of means where no score has any.
+    processors; without the columns of shared speakers, means and kinds of blocks where no score
+    has any.
     """
     if "mean" in rows and rows["mean"].isna().all():
         rows = rows.drop(columns="mean")
+    if "block_kind" in rows and (rows["block_kind"] == "").all():
+        rows = rows.drop(columns="block_kind")
     if "shared_speakers" in rows:
         if (rows["shared_speakers"] > 0).any():
             rows = rows.astype({"shared_speakers": "Int64"})

@@ -39,7 +39,7 @@ MEASURES = {
     "mi": "MI",
 }
 LABELLED = ("labels", "vectors")  # forms with labels on the other side
-FLOORS = {"cosine": "unrelated", "pwcca": "chance", "mi": "chance"}
+FLOORS = {"cosine": "unrelated", "cca": "chance", "pwcca": "chance", "mi": "chance"}
 ABOUT = ["form", "model", "condition", "other_model", "other_condition", "corpus", "split", "view"]
 COLUMNS = [
     *ABOUT,
@@ -54,10 +54,10 @@ HEAD = """# Similarity of representations
 
 Intervals are 95 % and about other speakers: those of cosine and relative distance as of every mean
 (docs/statistics.md), the others by a jackknife over groups of speakers. `unrelated` is the mean
-cosine of two clean frames of the layer. CCA is PWCCA of held-out rows; PWCCA is of the rows that it
-is fitted to, and its `chance` an upper bound for independent data of this size. MI is a share of
-the entropy of the labels, and its `MI chance` that of shuffled labels. docs/similarity.md defines
-them.
+cosine of two clean frames of the layer. CCA is PWCCA of held-out rows, and `CCA chance` the highest
+of 19 random orders of vectors over labels; PWCCA is of the rows that it is fitted to, and its
+`chance` an upper bound for independent data of this size. MI is a share of the entropy of the
+labels, and `MI chance` that of shuffled labels. docs/similarity.md defines them.
 
 """
 
@@ -191,7 +191,7 @@ def _by_layer(cells: pd.DataFrame) -> str:
             for value, low, high in ends
         ]
         if floor := FLOORS.get(measure):
-            head = "MI chance" if measure == "mi" else floor
+            head = f"{name} {floor}" if measure in ("cca", "mi") else floor
             columns[head] = list(map(_number, cells[f"{measure}_{floor}"]))
     columns = {name: column for name, column in columns.items() if set(column) != {DASH}}
     return markdown(columns, columns)
@@ -323,7 +323,9 @@ def _map(cells: pd.DataFrame, measure: str, title: str, highest: float) -> HeatM
     if first["form"] == "conditions":
         across, label, columns = "other_condition", "", by_severity(cells["other_condition"])
     else:
-        across, label = "other_layer", style.shortened(f"layer of {first['other_model']}", 40)
+        other = first["other_model"]
+        name = other if first["form"] in LABELLED else f"layer of {other}"
+        across, label = "other_layer", style.shortened(name, 40)
         columns = list(dict.fromkeys(cells[across]))
     values = cells.pivot(index="row", columns=across, values=measure)
     values = values.reindex(index=list(dict.fromkeys(cells["row"])), columns=columns)

@@ -1,6 +1,7 @@
 """The table for a terminal: one line for each task and model, cut to the width of the screen."""
 
 import math
+import textwrap
 import unicodedata
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
@@ -8,10 +9,14 @@ from typing import Any
 import pandas as pd
 
 from probe.data.conditions.grammar import CLEAN
+from probe.measures.comparison import AT_CHANCE
 from probe.measures.metrics import metric_of
 from probe.measures.uncertainty import FEW_BLOCKS
-from probe.reporting.scores import Scores, seed_notes
+from probe.reporting.layer_choices import choice_notes, with_choice
+from probe.reporting.scores import Scores, interval_notes, seed_notes
+from probe.reporting.tables.grid import SHARED
 from probe.reporting.text import DASH, metric_text, one_line
+from probe.reporting.ties import IN_SET, SET
 
 NARROWEST = 10  # of a column of names
 READABLE = 16  # of models beside their tasks
@@ -38,8 +43,8 @@ def terminal_table(scores: Scores, width: int = 80) -> str:
         "model": model,
         "score": [metric_of(row["metric"]).text(row["value"]) for row in cells],
         "95 % interval": [_interval(row) for row in cells],
-        "layer": [DASH if pd.isna(row["layer"]) else one_line(row["layer"]) for row in cells],
-        "": [row["mark"] for row in cells],
+        "layer": [with_choice(row) for row in cells],
+        "": [_mark(row) for row in cells],
     }
     in_one_line = _fitted({**names, **columns}, width, READABLE)
     if _width(in_one_line) <= width:
@@ -52,7 +57,7 @@ def terminal_table(scores: Scores, width: int = 80) -> str:
             if number == 0 or above[number] != above[number - 1]:
                 lines.append(_shortened(above[number], width))
             lines.append(f"{INDENT}{line}")
-    notes = _notes(rows)
+    notes = _notes(rows, width)
     return "".join(f"{line.rstrip()}\n" for line in [*lines, *notes])
 
 
@@ -73,11 +78,16 @@ def _names(rows: pd.DataFrame) -> dict[str, list[str]]:
     return {name: [one_line(text) for text in column] for name, column in columns.items()}
 
 
+def _mark(row: Mapping[Hashable, Any]) -> str:
+    return str(row["mark"]) or (AT_CHANCE if row["chance"] == AT_CHANCE else "")
+
+
 def _interval(row: Mapping[Hashable, Any]) -> str:
     if math.isnan(row["low"]):
         return ""
     metric = metric_of(row["metric"])
-    return f"[{metric.text(row['low'])}, {metric.text(row['high'])}]" + ("†" if row["few"] else "")
+    marks = ("†" if row["few"] else "") + (SHARED if row["shared_speakers"] > 0 else "")
+    return f"[{metric.text(row['low'])}, {metric.text(row['high'])}]{marks}"
 
 
 def _fitted(
@@ -118,11 +128,15 @@ def _padded(text: str, width: int, to_the_right: bool) -> str:
     return space + text if to_the_right else text + space
 
 
-def _notes(rows: pd.DataFrame) -> list[str]:
+def _notes(rows: pd.DataFrame, width: int) -> list[str]:
     """Sentences below the table, each once."""
     few = (rows["few"] & rows["low"].notna()).any()
     notes = [f"† fewer than {FEW_BLOCKS} speakers: the interval is approximate"] if few else []
-    notes += seed_notes(rows)
+    shared = ((rows["shared_speakers"] > 0) & rows["low"].notna()).any()
+    notes += [f"{SHARED} some or all test speakers are in training too"] if shared else []
+    notes += [f"{IN_SET}: {SET}"] if rows["mark"].eq(IN_SET).any() else []
+    notes += [line for note in choice_notes(rows) for line in textwrap.wrap(note, width)]
+    notes += [*interval_notes(rows), *seed_notes(rows)]
     missing = rows[rows["value"].isna()]
     notes += [
         one_line(f"{DASH} {row['model']}, {row['task']}: {row['note']}")

@@ -1,0 +1,68 @@
+"""What is resampled together, and therefore what an interval is about.
+
+Blocks are speakers, and intervals are about other speakers. A task that names the speakers
+themselves cannot be about others, so its blocks are sessions or recordings of one speaker.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from probe.data.corpus import Utterance
+from probe.data.intervals import LabelledInterval
+from probe.records import RECORDING, SESSION, SPEAKER, UTTERANCE
+
+# Columns that name what was recorded at one time, the first that every row has; readers of
+# VoxCeleb and LibriSpeech give the last two.
+SESSION_COLUMNS = ("session", "recording", "video", "chapter")
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """The blocks of a task.
+
+    Attributes:
+        kind: what a block is, see `probe.records.Record.block_kind`.
+        names: key of an utterance -> its block, where that is no speaker.
+    """
+
+    kind: str = SPEAKER
+    names: Mapping[str, str] = field(default_factory=dict)
+
+    def of(self, utterance: Utterance) -> str:
+        """The block of an utterance, or of an interval of it: the speaker unless ``names`` has
+        another; the utterance alone where no speaker is known.
+        """
+        source = utterance.source if isinstance(utterance, LabelledInterval) else None
+        key = (source or utterance).key
+        return self.names.get(key) or utterance.speaker or f"utterance {key}"
+
+
+BY_SPEAKER = Blocks()
+
+
+def blocks_of(column: str, utterances: Sequence[Utterance]) -> Blocks:
+    """The blocks of a task that predicts a column, on these rows of a corpus."""
+    if column != "speaker":
+        known = any(item.speaker for item in utterances)
+        return BY_SPEAKER if known else Blocks(UTTERANCE)
+    for session in SESSION_COLUMNS:
+        if all(item.label(session) for item in utterances):
+            names = {
+                item.key: f"{session} {item.label(session)} of {item.speaker}"
+                for item in utterances
+            }
+            return Blocks(RECORDING if session == RECORDING else SESSION, names)
+    files = [(item.file, item.excerpt.member) for item in utterances]
+    # A recording is named by its first utterance, because paths differ between machines.
+    first: dict[tuple[str, str], str] = {}
+    for item, file in zip(utterances, files, strict=True):
+        first.setdefault(file, item.key)
+    kind = RECORDING if max(Counter(files).values(), default=1) > 1 else UTTERANCE
+    return Blocks(
+        kind,
+        {
+            item.key: f"utterance {first[file]}"
+            for item, file in zip(utterances, files, strict=True)
+        },
+    )
