@@ -29,6 +29,7 @@ from probe.measures.intervals import least_error
 from probe.measures.metrics import EER, metric_of
 from probe.measures.uncertainty import MeasuredScore, measure
 
+Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
 LEVEL = 0.05
@@ -64,29 +65,30 @@ def p_values_in_set(
     n_resamples: int = N_RESAMPLES,
 ) -> list[float]:
     """As `confidence_set`, of measured scores; all are 1 if their variances are unknown."""
-    sign = -1.0 if higher_is_better else 1.0
-    losses = sign * np.array([score.value for score in scores])
-    resampled = resampled_moves(scores, float(sign * losses.min()), seed, n_resamples)
-    if np.isnan(resampled).any():
+    if any(np.isnan(score.contributions).any() for score in scores) or len(scores) == 1:
         return [1.0] * len(scores)
-    return model_confidence_set(losses, sign * resampled)
+    losses = np.array([score.value for score in scores]) * (-1.0 if higher_is_better else 1.0)
+    gaps = losses[:, None] - losses
+    moves = resampled_moves(scores, seed, n_resamples)
+    drawn = moves[:, :, None] - moves[:, None, :]
+    freedom = min(score.freedom for score in scores) * (len(scores) - 1)
+    generator = np.random.default_rng([seed, 1])
+    drawn /= np.sqrt(generator.chisquare(freedom, (n_resamples, 1, 1)) / freedom)
+    return model_confidence_set(gaps, np.abs(drawn))
 
 
 def resampled_moves(
-    scores: Sequence[MeasuredScore], best: float, seed: int = 0, n_resamples: int = N_RESAMPLES
+    scores: Sequence[MeasuredScore], seed: int = 0, n_resamples: int = N_RESAMPLES
 ) -> Floats:
     """(resample, score) by how much scores of the same blocks move with other blocks and seeds; NaN
     if their variances are unknown. Equal seeds and numbers of blocks draw the same weights.
 
-    Where blocks and seeds vary by less than `probe.measures.intervals.least_error` of the
-    difference from the ``best`` value, normal noise makes up for it, so that a few utterances do
-    not separate scores near 100 %.
+    Where two scores vary by less than `probe.measures.intervals.least_error` of no difference,
+    normal noise makes up for it, so that a few utterances do not separate scores near 100 %.
     """
     moves = np.stack([score.contributions for score in scores], axis=1)
-    if np.isnan(moves).any():
-        return np.full((n_resamples, len(scores)), np.nan)
     generator = np.random.default_rng([seed, len(moves)])
-    resampled = generator.choice(WEIGHTS, size=(n_resamples, len(moves))) @ moves
+    resampled: Floats = generator.choice(WEIGHTS, size=(n_resamples, len(moves))) @ moves
     of_seeds = np.stack([score.of_seeds for score in scores], axis=1)
     if len(of_seeds) > 1:
         # The multiplier bootstrap of the mean over seeds, whose few values cannot be resampled.
@@ -95,33 +97,25 @@ def resampled_moves(
         resampled += factor * noise @ (of_seeds - of_seeds.mean(axis=0))
     units = [score.units for score in scores]
     if all(units):
-        for column, score in enumerate(scores):
-            least = least_error(score.value - best, min(n for n in units if n))
-            missing = max(0.0, least**2 - np.var(resampled[:, column] - resampled.mean(axis=1)))
-            resampled[:, column] += np.sqrt(missing) * generator.standard_normal(n_resamples)
-    freedom = min(score.freedom for score in scores)
-    return resampled / np.sqrt(generator.chisquare(freedom, (n_resamples, 1)) / freedom)
+        least = least_error(0.0, min(n for n in units if n)) ** 2 / 2
+        varying = np.var(resampled - resampled.mean(axis=1, keepdims=True), axis=0)
+        missing = np.sqrt(np.maximum(least - varying, 0))
+        resampled += missing * generator.standard_normal(resampled.shape)
+    return resampled
 
 
-def model_confidence_set(losses: Floats, resampled: Floats) -> list[float]:
+def model_confidence_set(t: Floats, drawn: Floats) -> list[float]:
     """The p-value of each model.
 
     Args:
-        losses: (model,) mean losses.
-        resampled: (resample, model) the mean losses of resamples, less ``losses``.
+        t: (model, model) the loss of one less that of the other, or t values of it.
+        drawn: (resample, model, model) their sizes in resamples without any true difference.
     """
-    gaps = losses[:, None] - losses
-    drawn = resampled[:, :, None] - resampled[:, None, :]
-    errors = np.sqrt(np.square(drawn).mean(axis=0))
-    # Scores that agree in every block have no error: they differ for certain, or not at all.
-    certain = np.where(gaps > ROUNDING, np.inf, 0.0)
-    t = np.divide(gaps, errors, out=certain, where=errors > ROUNDING)
-    t_drawn = np.divide(drawn, errors, out=np.zeros_like(drawn), where=errors > ROUNDING)
-    p = np.ones(len(losses))
-    left, largest = list(range(len(losses))), 0.0
+    p = np.ones(len(t))
+    left, largest = list(range(len(t))), 0.0
     while len(left) > 1:
         of_left = t[np.ix_(left, left)].max(axis=1)
-        most_drawn = t_drawn[:, left][:, :, left].max(axis=(1, 2))
+        most_drawn = drawn[:, left][:, :, left].max(axis=(1, 2))
         largest = max(largest, float(np.mean(most_drawn >= of_left.max())))
         p[left.pop(int(np.argmax(of_left)))] = largest
     return p.tolist()
