@@ -2,7 +2,8 @@
 
 An end is named where it matters: the layer is better than chance on dev, and the end is better than
 the value beside it by more than noise, two standard errors of the difference over the same dev
-utterances. Where a search holds no standard error, any difference counts.
+utterances. Where a search holds no standard error (CTC heads, trained backends), it is that of two
+independent shares of as many dev units or trials.
 """
 
 import logging
@@ -62,7 +63,15 @@ def _is_better(score: Score, name: str, beside: float) -> bool:
         return after is not None
     is_score = not loss and metric_of(score.select_by).higher_is_better
     gain = after - before if is_score else before - after
-    return bool(gain > NOISE * other.get(DIFFERENCE_ERROR, 0.0))
+    error = other.get(DIFFERENCE_ERROR)
+    return bool(gain > NOISE * (_error_of_shares(before, score) if error is None else error))
+
+
+def _error_of_shares(share: float, score: Score) -> float:
+    """The standard error of the difference of two independent shares of the units of a score."""
+    n_units = sum((score.counts or {}).get("denominator", [score.n]))
+    share = min(max(share, 0.0), 1.0)
+    return math.sqrt(2 * share * (1 - share) / max(n_units, 1))
 
 
 def _entry(

@@ -56,6 +56,27 @@ def test_an_end_of_a_grid_is_named_where_it_matters(
     ] * bool(end)
 
 
+@pytest.mark.parametrize(("beside", "named"), [(0.5, True), (0.21, False)])
+def test_without_a_standard_error_the_ends_of_learning_rates_count_as_shares(
+    beside: float, named: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    search = [
+        {"learning_rate": rate, "dev_cer": error}
+        for rate, error in ((0.3, 0.2), (0.1, beside), (0.03, 0.9))
+    ]
+    about = {"layer": "0", "split": "dev", "metric": "cer", "select_by": "cer"}
+    one = Score(
+        **{**about, "higher_is_better": False, "head": "ctc-linear"},
+        chosen={"learning_rate": 0.3},
+        search=search,
+        counts=ratio_counts(["ann"], [60], [300]),
+        n=40,
+    )
+    with caplog.at_level(logging.WARNING, "probe"):
+        warn_of_edges("asr-ctc", "mfcc", [one])
+    assert any("learning_rate = 0.3" in message for message in caplog.messages) == named
+
+
 def test_the_error_of_a_difference_takes_the_rows_of_an_owner_together() -> None:
     losses = np.random.default_rng(0).normal(size=200)
     each = difference_error(losses, np.zeros(200))

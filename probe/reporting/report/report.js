@@ -239,7 +239,7 @@
 
   const answers = () => [
     data.headline.length ? el("p", { class: "headline" }, data.headline[0]) : "",
-    data.headline.length > 1 ? el("ul", { class: "headline" }, data.headline.slice(1).map((line) => el("li", {}, line))) : "",
+    data.headline.length > 1 ? el("ul", {}, data.headline.slice(1).map((line) => el("li", {}, line))) : "",
     el("div", { class: "answers" }, data.answers.map(({ title, about, lead: [where, who, what], elsewhere, caution, protocol, deviations }) =>
       el("article", {}, el("h3", {}, title), el("p", { class: "about" }, about),
         el("p", { class: "lead" }, where ? `${where}: ` : "", el("strong", {}, who), ` ${what}`),
