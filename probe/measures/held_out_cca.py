@@ -38,7 +38,7 @@ from probe.errors import ProbeError
 from probe.measures.representations import EPSILON, Estimate, Sample, estimate_of
 
 N_PARTS, N_TRIALS = 10, 3
-EPSILONS = (1e-10, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+EPSILONS = (1e-10, 1e-4, 1e-2, 1e-1, 1.0)
 
 
 def parts_of(labels: Sequence[str], seed: int) -> NDArray[np.int64]:
@@ -211,8 +211,12 @@ class _Variates:
     def __init__(
         self, sides: tuple[_Axes, _Axes], directions: tuple[Tensor, Tensor], split: int
     ) -> None:
-        self.rows = [side.held_out[split] for side in sides]
-        self.pair = [own @ along for own, along in zip(self.rows, directions, strict=True)]
+        # To choose on dev, float32 is enough and twice as fast.
+        dtype = torch.float64 if split else torch.float32
+        self.rows = [side.held_out[split].to(dtype) for side in sides]
+        self.pair = [
+            own @ along.to(dtype) for own, along in zip(self.rows, directions, strict=True)
+        ]
 
     def weights(self, side: int) -> Tensor:
         """(direction,) the share of each direction in the columns of a side; their sum is 1."""
