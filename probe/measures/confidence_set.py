@@ -3,19 +3,20 @@
 Aim: a set that contains the best of the compared models (or layers) with a given probability, so
 that no single winner has to be picked from noise.
 
-Source: Hansen, Lunde & Nason 2011, "The model confidence set", Econometrica 79, with the statistic
-T_R, the largest t value of any two scores. While the hypothesis of equal scores is rejected, the
-score that is significantly worse than another is removed; the p-value of a score is the largest
-p-value up to its removal, and the set has all scores whose p-value is above the level. The other
-statistic of the paper, T_max, compares with the mean of all, and keeps bad scores as long as there
-are several of them.
+Source: Hansen, Lunde & Nason 2011, "The model confidence set", Econometrica 79. While the
+hypothesis of equal scores is rejected, the worst score is removed; the p-value of a score is the
+largest p-value up to its removal, and the set has all scores whose p-value is above the level. The
+statistic is the range, the largest difference of two scores. The paper's T_max compares with the
+mean of all, and keeps bad scores as long as there are several of them; its T_R divides each
+difference by an error of its own, and left out an equally good one of 20 in 27 % of simulations
+with seven speakers.
 
 Resamples are those of the wild cluster bootstrap instead of blocks of time, because utterances of
 one speaker are right or wrong together: what a block (speaker) contributes is multiplied by one of
 six weights (Webb 2023, "Reworking wild bootstrap-based inference for clustered errors", Canadian
-Journal of Economics 56). Few blocks make the estimated variances uncertain, so each resample is
-divided by the root of a mean square, as in the multivariate t distribution (Hothorn, Bretz &
-Westfall 2008, "Simultaneous inference in general parametric models", Biometrical Journal 50).
+Journal of Economics 56). Few blocks make the variance uncertain, so each resample is divided by the
+root of a mean square with the degrees of freedom of Tukey's range test in blocks, those of a score
+times the number of scores less 1.
 """
 
 from collections.abc import Sequence
@@ -29,7 +30,6 @@ from probe.measures.intervals import least_error
 from probe.measures.metrics import EER, metric_of
 from probe.measures.uncertainty import MeasuredScore, measure
 
-Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
 LEVEL = 0.05
@@ -104,17 +104,17 @@ def resampled_moves(
     return resampled
 
 
-def model_confidence_set(t: Floats, drawn: Floats) -> list[float]:
+def model_confidence_set(gaps: Floats, drawn: Floats) -> list[float]:
     """The p-value of each model.
 
     Args:
-        t: (model, model) the loss of one less that of the other, or t values of it.
+        gaps: (model, model) the loss of one less that of the other.
         drawn: (resample, model, model) their sizes in resamples without any true difference.
     """
-    p = np.ones(len(t))
-    left, largest = list(range(len(t))), 0.0
+    p = np.ones(len(gaps))
+    left, largest = list(range(len(gaps))), 0.0
     while len(left) > 1:
-        of_left = t[np.ix_(left, left)].max(axis=1)
+        of_left = gaps[np.ix_(left, left)].max(axis=1)
         most_drawn = drawn[:, left][:, :, left].max(axis=(1, 2))
         largest = max(largest, float(np.mean(most_drawn >= of_left.max())))
         p[left.pop(int(np.argmax(of_left)))] = largest

@@ -271,7 +271,7 @@ class Scores:
 
     def _attach_choice(self, row: Row) -> None:
         """Put beside a layer how sure its choice is."""
-        choice = self.layer_choices.of({**row, BUDGET: ""})
+        choice = self.layer_choices.of(row | {BUDGET: ""})
         has_layer = not pd.isna(row["layer"])
         row["layer_share"] = choice.shares.get(row["layer"], np.nan)
         row["layer_set"] = choice.set_text if has_layer else NO_CHOICE

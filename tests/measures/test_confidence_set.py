@@ -35,6 +35,12 @@ def counts_of(numerator: list[int], each: int = 20) -> Counts:
     return {"block": names, "numerator": numerator, "denominator": [each] * len(names)}
 
 
+def differences(losses: np.ndarray, resampled: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(model, model) of losses and (resample, model, model) of their moves, as sizes."""
+    drawn = resampled[:, :, None] - resampled[:, None, :]
+    return losses[:, None] - losses, np.abs(drawn)
+
+
 def test_p_values_are_those_of_the_published_procedure() -> None:
     """With a plain loop over the models that are left."""
     generator = np.random.default_rng(0)
@@ -48,20 +54,19 @@ def test_p_values_are_those_of_the_published_procedure() -> None:
         t, most_drawn = {}, np.zeros(500)
         for i in left:
             for j in set(left) - {i}:
-                drawn = resampled[:, i] - resampled[:, j] - (mean[i] - mean[j])
-                error = np.sqrt(np.mean(drawn**2))
-                t[i, j] = (mean[i] - mean[j]) / error
-                most_drawn = np.maximum(most_drawn, np.abs(drawn) / error)
+                t[i, j] = mean[i] - mean[j]
+                drawn = resampled[:, i] - resampled[:, j] - t[i, j]
+                most_drawn = np.maximum(most_drawn, np.abs(drawn))
         largest = max(largest, np.mean(most_drawn >= max(t.values())))
         worst = max(t, key=lambda pair: t[pair])[0]
         expected[worst] = largest
         left.remove(worst)
-    assert model_confidence_set(mean, resampled - mean) == pytest.approx(expected)
+    assert model_confidence_set(*differences(mean, resampled - mean)) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("n_models", [2, 4, 9])
 def test_p_values_of_the_set_are_those_of_arch(n_models: int) -> None:
-    """With arch's own resamples (statistic T_R, blocks of one point)."""
+    """With arch's own resamples and its statistic T_R, blocks of one point."""
     reason = "the package arch is not installed (pip install arch)"
     multiple = pytest.importorskip("arch.bootstrap", reason=reason)
     generator = np.random.default_rng(n_models)
@@ -75,7 +80,10 @@ def test_p_values_of_the_set_are_those_of_arch(n_models: int) -> None:
     resampled = np.stack([losses[drawn].mean(axis=0) for drawn in arch._bootstrap_indices]) - mean
     expected = arch.pvalues["Pvalue"].sort_index().to_numpy()
     assert len(set(expected)) >= min(n_models, 3)  # several steps of removal
-    assert model_confidence_set(mean, resampled) == pytest.approx(expected, abs=1e-12)
+    gaps, drawn = differences(mean, resampled)
+    errors = np.sqrt(np.square(drawn).mean(axis=0)) + np.eye(n_models)
+    found = model_confidence_set(gaps / errors, drawn / errors)
+    assert found == pytest.approx(expected, abs=1e-12)
 
 
 def test_bad_models_do_not_keep_each_other_in_the_set() -> None:

@@ -158,7 +158,7 @@ def _rows(task: Task[Settings], problem: Problem) -> Rows:
     """
     columns = task.settings.label
     rows = labelled_rows(task.name, problem, columns[0], filled=columns[1:])
-    place = (rows.utterances, rows.train, rows.dev, rows.tests, rows.excluded)
+    place = (rows.utterances, rows.train, rows.dev, rows.tests, rows.excluded, rows.of_blocks)
     for name, part in rows.tests.items():
         refuse_empty(task.name, columns[0], {"test": (problem.tests[name], rows.utterances[part])})
     if len(columns) > 1:

@@ -3,7 +3,7 @@
 Only questions that all models answered count; see `probe.measures.ranks` for the measures.
 """
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -82,7 +82,7 @@ def superb_score(rows: pd.DataFrame) -> float:
 
 def rank_grid(rows: pd.DataFrame) -> Grid:
     """Rows of `rank_rows` as a table; the notes say which mean ranks differ."""
-    cells: list[Row] = rows.to_dict("records")
+    cells: Sequence[Row] = rows.to_dict("records")
     n_tasks = int(rows["n_tasks"].iloc[0])
     columns = {
         Column("model"): list(rows["model"]),
@@ -155,9 +155,7 @@ def _moves(cells: pd.DataFrame) -> "np.ndarray[Any, np.dtype[np.float64]]":
     scores = [measure(*pair) for pair in zip(cells["counts"], cells["metric"], strict=True)]
     if len({(score.utterances, len(score.of_seeds)) for score in scores}) > 1:
         return unknown
-    choose = max if cells["higher_is_better"].iloc[0] else min
-    best = choose(score.value for score in scores)
-    return resampled_moves(scores, best, int(cells["seed"].iloc[0]), n_resamples)
+    return resampled_moves(scores, int(cells["seed"].iloc[0]), n_resamples)
 
 
 def _mean_rank(row: Row) -> Cell:
