@@ -27,7 +27,7 @@ CHOICE_NOTE = (
 UNKNOWN_NOTE = f"layer 6 (?): fewer than {FEWEST_BLOCKS} dev speakers, or no counts of dev"
 FIELDS = ["layer", "layer_index", "counts", "value", "metric", "seed", "dev_loss"]
 
-Row = Mapping[Hashable, Any]
+Row = Mapping[Any, Any]
 
 
 @dataclass(frozen=True)

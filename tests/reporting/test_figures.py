@@ -168,7 +168,8 @@ def drawings(folder: Path, name: str = "org/a") -> dict[str, Callable[..., Any]]
     }
 
 
-KINDS = sorted([*plot.KINDS, plot.SIMILARITY])
+# Ranks are drawn in tests/reporting/test_rank_tables.py.
+KINDS = sorted([*(plot.KINDS.keys() - {"ranks"}), plot.SIMILARITY])
 
 
 @pytest.mark.parametrize("kind", KINDS)
