@@ -301,7 +301,7 @@ _changes_options = together(
         "--label",
         metavar="COLUMN",
         group=TASKS,
-        help="Manifest column to predict (classify, regress, tag, shift).",
+        help="Manifest column to predict (classify, regress, superb, tag, shift).",
     ),
     option(
         "--folds",

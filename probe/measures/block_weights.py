@@ -29,8 +29,13 @@ def block_sizes(counts: Counts) -> Floats:
         ends = np.array([counts["enroll"], counts["test"]], np.int64)
         return np.bincount(ends.ravel(), minlength=len(counts["block"])).astype(np.float64)
     if form == "classes":
-        return block_sums(counts)[:, : len(counts["class"])].sum(axis=1)
+        return class_sizes(counts).sum(axis=1)
     return np.asarray(counts["denominator" if form == "ratio" else "n"], np.float64)
+
+
+def class_sizes(counts: Counts) -> Floats:
+    """(block, class) how many utterances have each class."""
+    return block_sums(counts)[:, : len(counts["class"])]
 
 
 def weighted_value(counts: Counts, metric: str) -> Callable[[Ints], Floats]:

@@ -29,7 +29,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from probe.errors import ProbeError
-from probe.measures.block_weights import block_sizes, values_without_each_block
+from probe.measures.block_weights import block_sizes, class_sizes, values_without_each_block
 from probe.measures.bootstrap import N_RESAMPLES, percentiles
 from probe.measures.counts import (
     Counts,
@@ -93,7 +93,8 @@ class MeasuredScore:
             variance due to blocks. NaN if it is unknown.
         freedom: degrees of freedom of that variance.
         of_seeds: (seed,) the value of each training.
-        utterances: hash of what was scored; only scores with equal hashes can be added.
+        utterances: hash of what was scored, in proportion; only scores with equal hashes can be
+            added.
         lowest, highest: bounds of the value.
         units: see `probe.measures.counts.independent_units`.
         scale: on which the interval is taken; sums and differences have the plain one.
@@ -245,7 +246,7 @@ def measure(
     values = np.array([value_of(part, metric) for part in seeds])
     known = metric_of(metric)
     contributions, freedom = _contributions(seeds, metric)
-    utterances: object = utterances_of(counts)
+    utterances: object = _weights_of(seeds[0])
     if over is not None:
         place = {name: index for index, name in enumerate(over)}
         of_all = np.zeros(len(over))
@@ -263,6 +264,18 @@ def measure(
         known.interval_scale,
         over is not None,
     )
+
+
+def _weights_of(counts: Counts) -> object:
+    """What scores share whose blocks have the same weights; a control whose labels were drawn five
+    times counts every utterance five times.
+    """
+    form = form_of(counts)
+    if form not in ("ratio", "classes"):
+        return utterances_of(counts)
+    sizes = np.asarray(counts["denominator"]) if form == "ratio" else class_sizes(counts)
+    whole = sizes.astype(np.int64)
+    return tuple(counts["block"]), (whole // max(1, np.gcd.reduce(whole.ravel()))).tobytes()
 
 
 def _contributions(seeds: Sequence[Counts], metric: str) -> tuple[Floats, float]:

@@ -102,7 +102,7 @@ def test_a_layer_that_does_not_mind_the_noise_keeps_its_score_and_the_other_fall
 
 def test_the_report_says_which_layer_keeps_its_score(corpus: Path, features: Path) -> None:
     done = asked(corpus, features, "word-id", "clean", NOISE)
-    write_tables(read_records(*done.paths), corpus.parent)
+    write_tables(read_records(*done.paths), corpus.parent, all_measures=True)
     page = (corpus.parent / "robustness_layers.md").read_text(encoding="utf-8")
     marks = {
         cells[1].strip(): cells[2].strip()
@@ -235,7 +235,8 @@ def test_how_much_of_the_condition_a_layer_holds(corpus: Path, features: Path) -
     assert found["1"] >= 0.85 and found["0"] <= 0.75
     rows = read_records(*done.paths)
     assert set(rows["condition"]) == set(rows["train_condition"]) == {"several"}
-    assert set(rows[(rows["split"] == "test") & (rows["layer"] == "0")]["n"]) == {24}
+    tested = rows[(rows["split"] == "test") & (rows["layer"] == "0") & (rows["control"] == "")]
+    assert set(tested["n"]) == {24}
 
 
 def test_stored_features_of_each_condition_belong_to_the_recipe(

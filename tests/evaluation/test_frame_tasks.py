@@ -675,7 +675,7 @@ def test_models_of_different_frame_rates_are_compared_and_the_better_one_is_best
     assert dict(zip(rows["model"], rows["mark"], strict=True))[best] == "best"
     assert not rows["note"].str.contains("other utterances").any()
     (answer,) = answers(rows)
-    assert answer["best"] == [best] and answer["lead"][1].startswith(best)
+    assert best in answer["set"] and answer["lead"][1].startswith(best)
     (row,) = compare_models(
         Scores.of(records), "fbank", str(rows["model"][rows["model"] != "fbank"].iloc[0]), False
     ).rows.to_dict("records")
@@ -1049,8 +1049,9 @@ def test_rare_changes_of_speaker_are_scored_by_the_mean_of_recalls(tmp_path: Pat
     assert {item.select_by for item in done.records} == {"uar"}
     cells = test["", "uar"].counts
     assert sum(cells["n"]) == test["", "uar"].n and cells["class"] == ["change", "same"]
-    for item in done.records:  # shuffled labels too
-        if item.split == "dev" and item.metric == "uar" and item.search:
+    for item in done.records:
+        one_draw = item.control != "shuffled"  # its value is the mean of five draws
+        if one_draw and item.split == "dev" and item.metric == "uar" and item.search:
             assert item.value == pytest.approx(item.search[0]["dev_uar"])
     with pytest.raises(ProbeError, match="expected 'accuracy' without derive"):
         open_task(world.task(metric="uar"))

@@ -19,6 +19,7 @@ from runs import run
 from probe.cli import cli
 from probe.data.corpus import Utterance
 from probe.errors import ProbeError, UsageError
+from probe.evaluation.blocks import BY_SPEAKER
 from probe.evaluation.kinds import superb
 from probe.evaluation.tasks import Task, open_task
 from probe.extraction.extract import extract
@@ -168,7 +169,7 @@ def test_an_intent_is_right_if_every_slot_is(spoken: tuple[str, str, Path], tmp_
 def test_one_wrong_slot_makes_an_error() -> None:
     items = [Utterance(key, Path(key), "", key, "", "") for key in "abc"]
     rows = superb.Rows(
-        *(items, slice(0, 1), slice(1, 2), {"": slice(1, 3)}, {}),
+        *(items, slice(0, 1), slice(1, 2), {"": slice(1, 3)}, {}, BY_SPEAKER),
         targets=np.array([[0, 0], [0, 1], [1, 1]]),
         classes=[["on", "off"], ["hall", "attic"]],
         at_train=slice(0, 1),
