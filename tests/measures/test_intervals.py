@@ -42,7 +42,16 @@ def test_the_share_of_independent_units_has_clopper_and_pearson_s_interval(
 def test_the_rate_of_independent_events_has_garwood_s_interval(events: int) -> None:
     low = stats.chi2.ppf(0.025, 2 * events) / 2 / 50 if events else 0
     high = stats.chi2.ppf(0.975, 2 * events + 2) / 2 / 50
-    assert rate_interval(events / 50, 0.0, INFINITE, 50) == pytest.approx((low, high))
+    variance, n = (events / 50**2, None) if events else (0.0, 50)
+    assert rate_interval(events / 50, variance, INFINITE, n) == pytest.approx((low, high))
+
+
+def test_words_that_are_right_or_wrong_limit_the_effective_number_of_a_rate() -> None:
+    """A quarter is the most that the variance of such a word can be."""
+    low, high = rate_interval(0.8, 0.0, INFINITE, 72) or (0, 0)
+    n = 72 * 0.8 / 0.25
+    assert low == pytest.approx(stats.gamma.ppf(0.025, 0.8 * n) / n)
+    assert high == pytest.approx(stats.gamma.ppf(0.975, 0.8 * n + 1) / n)
 
 
 def test_an_effective_number_of_units_takes_the_place_of_the_number() -> None:
