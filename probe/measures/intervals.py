@@ -4,7 +4,8 @@ units.
 Each function takes a value v, the variance V due to blocks and seeds, the degrees of freedom of V,
 and n, the independent units that v would rest on if blocks did not differ (utterances, words), or
 None where no such number exists. V is taken to be at least the variance of n independent units,
-since blocks cannot be more alike than these except by chance. Quantiles are Student's. ``docs/statistics.md`` reports the coverage.
+since blocks cannot be more alike than these except by chance. Quantiles are Student's.
+``docs/statistics.md`` reports the coverage.
 
 Returns: the two ends, or None where V says nothing (0, without units).
 """
