@@ -332,7 +332,7 @@ def test_without_matplotlib_the_error_says_what_to_install(
 
 def test_the_command_draws_what_is_asked_for(tmp_path: Path) -> None:
     choice: Any = command.params[0].type
-    assert sorted(choice.choices) == KINDS
+    assert sorted(choice.choices) == sorted([*plot.KINDS, plot.SIMILARITY])
     write_records(tmp_path / "r" / "a.jsonl", [*plain(), *heard(task="noisy")])
     compared(tmp_path / "r" / "similarity")
     arguments = ["plot", "layers", "--from", str(tmp_path / "r"), "--to", str(tmp_path / "a.svg")]
