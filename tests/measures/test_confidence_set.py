@@ -108,6 +108,12 @@ def test_a_worse_model_is_left_out_and_equal_ones_stay() -> None:
     assert p[0] <= 0.05 and min(p[1:]) > 0.05
 
 
+def test_the_pooled_degrees_of_freedom_find_a_worse_one_of_ten() -> None:
+    """Those of a single score would find it in 15 % of corpora of 12 speakers, not in 42 %."""
+    _, power = coverage.left_out_of_set(12, 10, 100, gap=0.1)
+    assert power > 0.28
+
+
 def test_the_best_of_errors_is_the_lowest() -> None:
     good, bad = (
         counts_of([2, 1, 3, 2, 1, 2, 0, 1, 2, 1]),
