@@ -123,7 +123,7 @@ def test_groups_do_not_change_results(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         all_layers, "_fit", lambda group, *rest: (sizes.append(len(group)), fit(group, *rest))[1]
     )
-    n_bytes = sum(rows.nbytes for part in layers[0][1:] for rows in part)
+    n_bytes = 2 * sum(rows.nbytes for part in layers[0][1:] for rows in part)  # float64 in training
     groups = [
         list(fit_layers(probe_of, layers, texts, dev_texts, memory_bytes=cap))
         for cap in (1 << 30, 2 * n_bytes, 1)

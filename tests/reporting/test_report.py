@@ -815,12 +815,14 @@ def test_pointing_and_arrow_keys_read_values_and_boxes_hide_models(
     tab.settle()
     tab.hover("#layers .chart circle", 0)
     assert texts(tab, "#layers .readout") == [
-        "org/a, layer 0: 50.0 % [45.0, 55.0]; on development data 50.0"
+        "org/a, layer 0: 50.0 % [38.2, 61.8]; on development data 50.0; "
+        "0.0 % of resamples choose it"
     ]
     tab.run("document.querySelector('#layers .chart').focus()")
     tab.press("ArrowRight")
     assert texts(tab, "#layers .readout") == [
-        "org/a, layer 1: 90.0 % [85.0, 95.0]; on development data 90.0; the chosen layer"
+        "org/a, layer 1: 90.0 % [80.9, 95.7]; on development data 90.0; the chosen layer; "
+        "100.0 % of resamples choose it"
     ]
     tab.press("ArrowDown")
     assert texts(tab, "#layers .readout")[0].startswith("org/b, layer 1: 60.0 %")

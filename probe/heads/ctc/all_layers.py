@@ -72,7 +72,7 @@ def fit_groups(
             read one layer at a time.
         on_epoch: called after each epoch with the number of heads that were trained and with the
             number of epochs saved by the heads that stopped.
-        memory_bytes: bound on the float32 frames in memory and on the state that LSTMs keep for
+        memory_bytes: bound on the frames in memory and on the state that LSTMs keep for
             their gradients. A group ends when another layer like its last one would not fit, or
             when the next layer has other numbers of frames.
 
