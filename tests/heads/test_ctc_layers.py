@@ -188,13 +188,13 @@ def test_dev_picks_the_epoch_by_the_mean_error_of_several() -> None:
     assert run.has_ended  # neither error nor loss improved for three epochs
 
 
-def test_after_a_quarter_of_the_epochs_only_the_best_rate_goes_on() -> None:
+def test_after_half_of_the_epochs_only_the_best_rate_goes_on() -> None:
     runs = [TrainingRun(rate, 40, 40) for rate in (0.3, 0.1, 0.03)]
     for run, error in zip(runs, (0.5, 0.2, 0.9), strict=True):
         run.add(error, 1.0, dict)
-    drop_slower(runs, 9, 40)
+    drop_slower(runs, 19, 40)
     assert not any(run.has_ended for run in runs)
-    drop_slower(runs, 10, 40)
+    drop_slower(runs, 20, 40)
     assert [run.has_ended for run in runs] == [True, False, True]
 
 
