@@ -51,7 +51,7 @@ SHARD_UTTERANCES = 100
 
 def frames_of(encoder: Encoder, folder: Path, seconds: float) -> dict[str, list[np.ndarray]]:
     """Layer -> (frame, dim) float32 of each utterance, about ``seconds`` of audio in all."""
-    corpus = probe.load_corpus(write_synthetic_corpus(folder, 0).corpus)
+    corpus = probe.load_corpus(write_synthetic_corpus(folder, 0).words)
     frames: dict[str, list[np.ndarray]] = {name: [] for name in encoder.info.layers}
     for item in corpus.utterances:
         samples = torch.from_numpy(load_audio(item.path, encoder.info.rate_hz).samples)

@@ -1,18 +1,18 @@
 """The speech-like corpus that ``probe demo`` and the tests generate, so that no audio is shipped.
 
-Twenty invented speakers say six invented words. A voice is a source and a filter: glottal pulses
-with jitter, shimmer and breath drive a cascade of four resonators, the formants, that glide from
-sound to sound; fricatives and bursts are bands of noise. Speakers differ in pitch, length of the
-vocal tract, pace, breathiness and spectral tilt. Words are spelled as they sound, so a head can
-learn letters, and each letter occurs in at least two words. Every utterance belongs to one domain:
+48 invented speakers say ten invented words. A voice is a source and a filter: glottal pulses with
+jitter, shimmer and breath drive a cascade of four resonators, the formants, that glide from sound
+to sound; fricatives and bursts are bands of noise. Speakers differ in pitch, length of the vocal
+tract, pace, breathiness and spectral tilt. Words are spelled as they sound, so letters are the
+labels of their sounds, and each letter occurs in at least two words. Every speaker says every word
+once in each of two domains:
 
     clean      16 kHz FLAC, a little background noise
     telephone  8 kHz WAV, 300-3400 Hz, line noise, mu-law
 
-Twelve speakers make ``corpus.csv``; each says each word three times in each domain: two takes
-train, the third is dev or test. The other eight occur in ``verification.csv`` only, as dev and test
-beside the twelve's training rows. A trial asks whether one speaker said both takes of a word, in
-one domain: half a second is too short to tell voices apart across words.
+Two manifests split the same 960 files. ``words.csv`` asks what is said: its test speakers are in no
+other split. ``voices.csv`` asks who says it: all speakers are in all splits, with other words.
+``sounds.csv`` says when each sound of an utterance begins and ends.
 
 Conventions: samples are float64 in -1..1, shape (time,); control tracks have a frame every 5 ms.
 All randomness comes from generators seeded by ``seed`` and the place of use.
@@ -24,10 +24,11 @@ G.711 for the companding law.
 
 import csv
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import product
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import soundfile
@@ -43,19 +44,14 @@ RATE_HZ = 16000
 TELEPHONE_RATE_HZ = 8000
 FRAME_SAMPLES = 80  # 5 ms
 
-WORDS = ("sani", "nafi", "sola", "tuk", "kelom", "fumet")
-PASSWORDS = ("sani", "kelom", "fumet")  # what is said in verification trials
+WORDS = (*("sani", "nafi", "sola", "tuk", "kelom"), *("fumet", "lika", "mosu", "tenol", "fakim"))
 DOMAINS = ("clean", "telephone")
-N_SPEAKERS = 20
-N_CORPUS_SPEAKERS = 12
-N_DEV_SPEAKERS = 4  # of the others, the rest are test
-N_TAKES = 3
-N_TARGETS = 70  # trials per split
-N_SAME_SEX = 100
-N_OTHER_SEX = 40
+N_SPEAKERS = 48
+N_TRAIN_SPEAKERS, N_DEV_SPEAKERS = 16, 8  # of words.csv; the other 24 are test
+N_TRAIN_WORDS, N_DEV_WORDS = 6, 2  # of voices.csv
 
 COLUMNS = ("path", "text", "speaker", "domain", "split", "duration_s", "sex")
-TRIAL_COLUMNS = ("enroll", "test", "label")
+SOUND_COLUMNS = ("path", "start", "end", "label")
 
 TELEPHONE_BAND = butter(4, (300, 3400), "bandpass", fs=TELEPHONE_RATE_HZ, output="sos")
 DURATION_JITTER = 0.10  # standard deviations of logarithms, drawn per sound
@@ -68,10 +64,9 @@ Samples = NDArray[np.float64]
 class SyntheticCorpus:
     """The files that were written; the audio lies beside them and is named relative to them."""
 
-    corpus: Path
-    verification: Path
-    trials: Path
-    dev_trials: Path
+    words: Path
+    voices: Path
+    sounds: Path
 
 
 @dataclass(frozen=True)
@@ -135,27 +130,34 @@ FEMALE_RANGES = {"pitch_hz": (150.0, 245.0), "tract": (0.98, 1.25)}
 MALE_RANGES = {"pitch_hz": (90.0, 170.0), "tract": (0.85, 1.10)}
 
 
+class Sound(NamedTuple):
+    """A letter of an utterance, from ``start`` to ``end`` in seconds."""
+
+    start: float
+    end: float
+    letter: str
+
+
 @dataclass(frozen=True)
 class Utterance:
-    """A row of the manifest and the samples it names, 16-bit."""
+    """The file of a word, its 16-bit samples, and its sounds."""
 
     path: str
-    text: str
+    word: str
     speaker: Speaker
     domain: str
-    split: str
     samples: NDArray[np.int16]
     rate_hz: int
+    sounds: tuple[Sound, ...]
 
-    def row(self) -> tuple[str, ...]:
+    def row(self, split: str) -> tuple[str, ...]:
         """The manifest's columns."""
         duration, speaker = f"{len(self.samples) / self.rate_hz:.4f}", self.speaker
-        place = (self.domain, self.split)
-        return (self.path, self.text, speaker.name, *place, duration, speaker.sex)
+        return (self.path, self.word, speaker.name, self.domain, split, duration, speaker.sex)
 
 
 def write_synthetic_corpus(folder: Path, seed: int = 0) -> SyntheticCorpus:
-    """The manifests and trials of a corpus generated into ``folder``, which is created if needed.
+    """The manifests and sounds of a corpus generated into ``folder``, which is created if needed.
 
     Equal seeds give equal bytes. The manifests are written last: in a new folder, where they exist
     the audio is complete.
@@ -164,36 +166,43 @@ def write_synthetic_corpus(folder: Path, seed: int = 0) -> SyntheticCorpus:
         OSError: a file cannot be written.
         ValueError: ``seed`` is negative.
     """
-    speakers = make_speakers(np.random.default_rng([seed, 0]))
     utterances = [
         utterance
-        for number, speaker in enumerate(speakers)
-        for utterance in speaker_utterances(
-            speaker, number, np.random.default_rng([seed, 1, number])
-        )
+        for number, speaker in enumerate(make_speakers(np.random.default_rng([seed, 0])))
+        for utterance in speaker_utterances(speaker, np.random.default_rng([seed, 1, number]))
     ]
     for utterance in utterances:
         path = folder / utterance.path
         path.parent.mkdir(parents=True, exist_ok=True)
         soundfile.write(path, utterance.samples, utterance.rate_hz, subtype="PCM_16")
-
-    inside = {speaker.name for speaker in speakers[:N_CORPUS_SPEAKERS]}
-    corpus = [one for one in utterances if one.speaker.name in inside]
-    outside = [one for one in utterances if one.speaker.name not in inside]
-    training = [one for one in corpus if one.split == "train"]
     paths = SyntheticCorpus(
-        corpus=folder / "corpus.csv",
-        verification=folder / "verification.csv",
-        trials=folder / "trials_test.csv",
-        dev_trials=folder / "trials_dev.csv",
+        words=folder / "words.csv", voices=folder / "voices.csv", sounds=folder / "sounds.csv"
     )
-    for path, split, key in ((paths.dev_trials, "dev", 0), (paths.trials, "test", 1)):
-        of_split = [one for one in outside if one.split == split]
-        trials = make_trials(of_split, np.random.default_rng([seed, 2, key]))
-        write_csv(path, TRIAL_COLUMNS, trials)
-    write_csv(paths.verification, COLUMNS, [one.row() for one in training + outside])
-    write_csv(paths.corpus, COLUMNS, [one.row() for one in corpus])
+    sounds = [
+        (one.path, f"{start:.4f}", f"{end:.4f}", letter)
+        for one in utterances
+        for start, end, letter in one.sounds
+    ]
+    write_csv(paths.sounds, SOUND_COLUMNS, sounds)
+    write_csv(paths.voices, COLUMNS, [one.row(split_of_word(one.word)) for one in utterances])
+    write_csv(paths.words, COLUMNS, [one.row(split_of_speaker(one.speaker)) for one in utterances])
     return paths
+
+
+def split_of_speaker(speaker: "Speaker") -> str:
+    """The split of ``words.csv``."""
+    number = int(speaker.name[1:])
+    if number < N_TRAIN_SPEAKERS:
+        return "train"
+    return "dev" if number < N_TRAIN_SPEAKERS + N_DEV_SPEAKERS else "test"
+
+
+def split_of_word(word: str) -> str:
+    """The split of ``voices.csv``."""
+    number = WORDS.index(word)
+    if number < N_TRAIN_WORDS:
+        return "train"
+    return "dev" if number < N_TRAIN_WORDS + N_DEV_WORDS else "test"
 
 
 def make_speakers(rng: np.random.Generator) -> list[Speaker]:
@@ -212,62 +221,25 @@ def make_speakers(rng: np.random.Generator) -> list[Speaker]:
     return speakers
 
 
-def speaker_utterances(speaker: Speaker, number: int, rng: np.random.Generator) -> list[Utterance]:
-    """Everything the speaker of that ``number`` says, rendered."""
+def speaker_utterances(speaker: Speaker, rng: np.random.Generator) -> list[Utterance]:
+    """Everything the speaker says, rendered."""
     utterances = []
-    for word, domain, take, split in lines(number):
-        samples, rate_hz, suffix = record(speak(word, speaker, rng), rng), RATE_HZ, "flac"
+    for word, domain in product(WORDS, DOMAINS):
+        speech, sounds = speak(word, speaker, rng)
+        samples, rate_hz, suffix = record(speech, rng), RATE_HZ, "flac"
         if domain == "telephone":
             samples, rate_hz, suffix = telephone(samples, rng), TELEPHONE_RATE_HZ, "wav"
-        path = f"audio/{domain}/{speaker.name}-{word}-{take}.{suffix}"
-        utterances.append(Utterance(path, word, speaker, domain, split, as_int16(samples), rate_hz))
+        path = f"audio/{domain}/{speaker.name}-{word}.{suffix}"
+        utterances.append(
+            Utterance(path, word, speaker, domain, as_int16(samples), rate_hz, sounds)
+        )
     return utterances
 
 
-def lines(number: int) -> Iterator[tuple[str, str, int, str]]:
-    """What the speaker of that ``number`` has to say: (word, domain, take, split)."""
-    if number >= N_CORPUS_SPEAKERS:
-        split = "dev" if number < N_CORPUS_SPEAKERS + N_DEV_SPEAKERS else "test"
-        yield from (
-            (word, domain, take, split)
-            for word in PASSWORDS
-            for domain in DOMAINS
-            for take in range(N_TAKES)
-        )
-        return
-    for place, word in enumerate(WORDS):
-        for channel, domain in enumerate(DOMAINS):
-            for take in range(N_TAKES):
-                # Of each word in each domain, half the speakers' last takes are dev, the other half
-                # test.
-                held_out = ("dev", "test")[(number + place + channel) % 2]
-                yield word, domain, take, held_out if take == N_TAKES - 1 else "train"
-
-
-def make_trials(
-    utterances: list[Utterance], rng: np.random.Generator
-) -> list[tuple[str, str, str]]:
-    """Rows (enroll, test, label) in random order, each a pair of takes of one word in one domain;
-    label 1 = same speaker.
-
-    A third are targets; most of the others pair two speakers of the same sex.
-    """
-    kinds: dict[str, list[tuple[str, str]]] = {"target": [], "same sex": [], "other sex": []}
-    for one, other in combinations(utterances, 2):
-        if one.domain == other.domain and one.text == other.text:
-            pair = (one.path, other.path) if rng.random() < 0.5 else (other.path, one.path)
-            kind = "same sex" if one.speaker.sex == other.speaker.sex else "other sex"
-            kinds["target" if one.speaker == other.speaker else kind].append(pair)
-    trials = []
-    counts = {"target": N_TARGETS, "same sex": N_SAME_SEX, "other sex": N_OTHER_SEX}
-    for kind, count in counts.items():
-        positions = rng.choice(len(kinds[kind]), size=count, replace=False)
-        trials += [(*kinds[kind][place], "1" if kind == "target" else "0") for place in positions]
-    return [trials[place] for place in rng.permutation(len(trials))]
-
-
-def speak(word: str, speaker: Speaker, rng: np.random.Generator) -> Samples:
-    """A word said once, with silence at both ends and an rms near 1."""
+def speak(
+    word: str, speaker: Speaker, rng: np.random.Generator
+) -> tuple[Samples, tuple[Sound, ...]]:
+    """A word said once, with silence at both ends and an rms near 1; its sounds."""
     segments = [SILENCE, *(segment for letter in word for segment in LETTERS[letter]), SILENCE]
     seconds = np.array([segment.duration_s for segment in segments])
     seconds *= speaker.pace * rng.lognormal(0, DURATION_JITTER, len(segments))
@@ -292,7 +264,10 @@ def speak(word: str, speaker: Speaker, rng: np.random.Generator) -> Samples:
                 gaussian_filter1d((path == place).astype(float), sigma=1.0, mode="nearest")
             )
             speech += segment.friction * gate * friction(segment, speaker, len(speech), rng)
-    return speech
+    ends = np.cumsum(n_frames) * FRAME_SAMPLES / RATE_HZ
+    last = np.cumsum([len(LETTERS[letter]) for letter in word])  # the segment that ends a letter
+    bounds = [ends[0], *ends[last]]
+    return speech, tuple(map(Sound, bounds, bounds[1:], word))
 
 
 def glottis(voicing: Samples, speaker: Speaker, rng: np.random.Generator) -> Samples:

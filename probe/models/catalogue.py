@@ -15,7 +15,14 @@ from typing import TYPE_CHECKING, Any
 from probe.errors import ProbeError, UsageError
 from probe.model_names import RANDOM, SPECTRAL, ModelName
 from probe.models.encoder import Chunking, Encoder
-from probe.models.sources.known import NOT_SPEECH, TORCHAUDIO, Known, close_names, known_models
+from probe.models.sources.known import (
+    NOT_SPEECH,
+    SHIPPED,
+    TORCHAUDIO,
+    Known,
+    close_names,
+    known_models,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -34,15 +41,18 @@ CHUNK_S, CONTEXT_S = 20.0, 5.0
 
 def offline_names() -> list[str]:
     """Return the names that work without a network."""
-    return [*SPECTRAL, *(RANDOM + row.model for row in known_models().values())]
+    return [*SPECTRAL, *SHIPPED, *(RANDOM + row.model for row in known_models().values())]
 
 
 def sources_of(row: Known) -> list[str]:
-    """Return the sources of a known checkpoint: ``hub`` (``hub (cached)`` if files of it are in the
-    cache), ``torchaudio`` (as ``torchaudio:`` and the bundle's name), ``random``.
+    """Return the sources of a known checkpoint: ``shipped`` if its files are in this package,
+    otherwise ``hub`` (``hub (cached)`` if files of it are in the cache) and ``torchaudio`` (as
+    ``torchaudio:`` and the bundle's name); ``random``.
     """
     from huggingface_hub.constants import HF_HUB_CACHE
 
+    if row.model in SHIPPED:
+        return ["shipped", "random"]
     is_cached = (Path(HF_HUB_CACHE) / f"models--{row.model.replace('/', '--')}").is_dir()
     hub = ["hub (cached)" if is_cached else "hub"] if "/" in row.model else []
     return [*hub, *(["torchaudio"] if row.torchaudio else []), "random"]
@@ -234,6 +244,13 @@ def _locate(name: str, weights: bool) -> "configurations.Location":
     if _is_folder(name):
         return configurations.Location(str(Path(name)), Path(name))
     identifier, _, revision = name.partition("@")
+    if identifier in SHIPPED:
+        if revision:
+            raise ProbeError(
+                f"{name}: {identifier} ships with layerprobe and has no revisions. Leave out "
+                f"@{revision}."
+            )
+        return configurations.Location(identifier, SHIPPED[identifier])
     if revision and _is_folder(identifier):
         raise ProbeError(
             f"{name}: {identifier} is a folder, and only the weights that it holds now can be "

@@ -1,28 +1,32 @@
-"""Pretrain ``layerprobe/data2vec-audio-nano``: six narrow data2vec blocks, two rounds of HuBERT.
+"""Pretrain ``layerprobe/data2vec-audio-nano``: six narrow data2vec blocks.
 
     python recipes/pretrain/pretrain.py --work FOLDER --speech FOLDER_OF_REAL_SPEECH
 
 README.md beside this file lists the packages that must be installed, the data with their licences,
-and what came out. The script runs four stages and keeps what each one made in ``--work``; called
+and what came out. The script runs these stages and keeps what each one made in ``--work``; called
 again it goes on where it was stopped, with the same numbers as if it had never been.
 
-    speech    invented voices read the King James Bible; real voices are read in (speech.npy)
-    round 1   predicts, at masked frames, to which of 100 clusters of cepstra a frame belongs
-    round 2   the same with 200 clusters of the fourth block of round 1
+    speech    synthetic voices read the King James Bible; real voices are added
+    round 0   the convolutions alone learn to give the log mel energies of the clean signal
+    round 1   predicts to which of 100 clusters of cepstra a frame belongs
+    round 2   predicts the phone of a frame, of further synthetic voices whose phones are known
     export    writes config.json, preprocessor_config.json and float16 weights
 
-The encoder hears a disturbed signal (another voice, noise, a room, a telephone's band) and predicts
-the clusters of the clean one. Clusters are of features with the mean and variance of each recording
-removed, so that the target says little about the speaker.
+In rounds 1 and 2 about half of the frames are masked. The encoder hears a disturbed signal (another
+voice, noise, a room, a telephone's band) and predicts the classes of the clean one. Clusters are of
+cepstra with the mean and variance of each recording removed, so that they say little about the
+speaker.
 
-Sources: W.-N. Hsu et al., HuBERT, TASLP 29 (2021), for masked prediction of clusters in two rounds;
-A. Baevski et al., data2vec, ICML 2022, for the encoder; S. Chen et al., WavLM, JSTSP 16 (2022), for
-disturbed input with clean targets; B. van Niekerk et al., Interspeech 2021, for removing the mean
-of a recording before clustering.
+Sources: W.-N. Hsu et al., HuBERT, TASLP 29 (2021), for masked prediction of clusters; A. Baevski et
+al., data2vec, ICML 2022, for the encoder; S. Chen et al., WavLM, JSTSP 16 (2022), for disturbed
+input with clean targets; M. Ravanelli et al., PASE+, ICASSP 2020, for spectra of the clean signal
+as targets; B. van Niekerk et al., Interspeech 2021, for removing the mean of a recording before
+clustering.
 """
 
 import csv
 import json
+import math
 import subprocess
 import tempfile
 import time
@@ -76,6 +80,7 @@ VARIANTS = (
 )
 FLITE = ("awb", "rms", "slt", "kal16")
 FESTIVAL = ("cmu_us_slt_arctic_hts", "kal_diphone", "ked_diphone")
+UNMASKED = 0.5  # weight of the loss at frames that are not masked
 RESAMPLED = (0.87, 0.93, 1.0, 1.07, 1.14)  # factors on pitch, formants and pace
 
 
@@ -86,17 +91,20 @@ class Sizes:
     espeak: int = 150  # documents of 20 verses, about two minutes each
     flite: int = 100
     festival: int = 40
+    spoken_flite: int = 140
+    spoken_festival: int = 60
     klatt: int = 20
-    steps_1: int = 1200
-    steps_2: int = 3500
+    steps_0: int = 600
+    steps_1: int = 1000
+    steps_2: int = 1600
     batch: int = 16
     crop: int = HOP * 127 + WINDOW - HOP  # samples: 2.54 s, 127 frames
     clusters_1: int = 100
-    clusters_2: int = 200
-    rate: float = 1.5e-3  # highest learning rate
+    rate_0: float = 3e-3  # highest learning rate, of the front-end alone
+    rate: float = 1e-3
 
 
-TRIAL = Sizes(espeak=2, flite=2, festival=1, klatt=1, steps_1=20, steps_2=20, batch=4)
+TRIAL = Sizes(espeak=2, flite=2, festival=1, spoken_flite=2, spoken_festival=3, klatt=1, steps_0=20, steps_1=20, steps_2=20, batch=4)
 
 
 class Recording(NamedTuple):
@@ -121,18 +129,16 @@ def main(work: Path, speech: Path, trial: bool) -> None:
     samples, recordings = read_speech(work)
     torch.manual_seed(SEED)
     first = Data2VecAudioModel(SETTINGS)
+    train_front_end(work, first, samples, recordings, sizes)
     labels = targets(work / "labels1.npy", samples, recordings, cepstra, sizes.clusters_1)
     train(work, 1, first, samples, recordings, labels, sizes)
     export(first, work / "round1")
 
-    def fourth_block(x: torch.Tensor) -> torch.Tensor:
-        return first(normalised(x)[None], output_hidden_states=True).hidden_states[4][0]
-
-    labels = targets(work / "labels2.npy", samples, recordings, fourth_block, sizes.clusters_2)
-    second = Data2VecAudioModel(SETTINGS)
-    second.load_state_dict(first.state_dict())
-    train(work, 2, second, samples, recordings, labels, sizes)
-    export(second, work / "data2vec-audio-nano")
+    if not (work / "phones.npy").exists():
+        make_spoken(work, sizes)
+    samples, recordings, labels = read_spoken(work)
+    train(work, 2, first, samples, recordings, labels, sizes)
+    export(first, work / "data2vec-audio-nano")
 
 
 # ------------------------------------------------------------------------------ speech
@@ -202,7 +208,7 @@ def babble(rng: np.random.Generator) -> tuple[str, NDArray[np.float32]]:
         )
         for _ in range(80)
     ]
-    spoken = [synthetic.record(synthetic.speak(word, speaker, rng), rng) for word in words]
+    spoken = [synthetic.record(synthetic.speak(word, speaker, rng)[0], rng) for word in words]
     return f"klatt {speaker.pitch_hz:.0f} Hz", np.concatenate(spoken).astype(np.float32)
 
 
@@ -215,7 +221,19 @@ def say(source: str, text: str, rng: np.random.Generator) -> tuple[str, NDArray[
         if source == "espeak":
             voice = f"{rng.choice(ACCENTS)}+{rng.choice(VARIANTS)}"
             pitch, pace = str(rng.integers(25, 76)), str(rng.integers(130, 196))
-            command = ["espeak-ng", "-v", voice, "-p", pitch, "-s", pace, "-f", written, "-w", heard]
+            command = [
+                "espeak-ng",
+                "-v",
+                voice,
+                "-p",
+                pitch,
+                "-s",
+                pace,
+                "-f",
+                written,
+                "-w",
+                heard,
+            ]
         elif source == "flite":
             voice = str(rng.choice(FLITE))
             pace = f"duration_stretch={factor * rng.uniform(0.85, 1.15):.3f}"
@@ -226,6 +244,103 @@ def say(source: str, text: str, rng: np.random.Generator) -> tuple[str, NDArray[
         subprocess.run([str(part) for part in command], check=True, capture_output=True)
         x, rate_hz = soundfile.read(heard, dtype="float32")
     return f"{voice}*{factor:.2f}", resampled(x, rate_hz, RATE_HZ / factor)
+
+
+PHONES = (
+    *("pau aa ae ah ao aw ax ay b ch d dh eh er ey f g hh ih iy jh k l m n ng ow oy").split(),
+    *("p r s sh t th uh uw v w y z zh").split(),
+)
+SAME = {"axr": "er", "dx": "t", "brth": "pau", "h#": "pau", "ssil": "pau", "hv": "hh", "el": "l"}
+
+
+def make_spoken(work: Path, sizes: Sizes) -> None:
+    """Write recordings of flite and Festival with the phone of each frame."""
+    verses = bible()
+    plan = ["flite"] * sizes.spoken_flite + ["festival"] * sizes.spoken_festival
+
+    def document(number: int):
+        rng = np.random.default_rng([SEED, 2, number])
+        text = [verses[i] for i in rng.choice(len(verses), 20, replace=False)]
+        return spoken(plan[number], text, rng)
+
+    parts, phones, recordings, place = [], [], [], 0
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+        for number, (voice, x, of_frames) in enumerate(pool.map(document, range(len(plan)))):
+            x = x / (np.abs(x).max() + 1e-9) * 0.9
+            parts.append((x * 32767).astype(np.int16))
+            phones.append(of_frames)
+            recordings.append(Recording(plan[number], voice, place, place + len(x)))
+            place += len(x)
+            print(f"{number + 1}/{len(plan)} {voice}: {len(x) / RATE_HZ:.0f} s", flush=True)
+    np.save(work / "spoken.npy", np.concatenate(parts))
+    (work / "spoken.json").write_text(json.dumps(recordings))
+    np.save(work / "phones.npy", np.concatenate(phones))
+
+
+def read_spoken(work: Path):
+    """What `make_spoken` wrote."""
+    recordings = [Recording(*row) for row in json.loads((work / "spoken.json").read_text())]
+    counts = [n_frames(one.stop - one.start) for one in recordings]
+    labels = np.split(np.load(work / "phones.npy").astype(np.int64), np.cumsum(counts)[:-1])
+    return np.load(work / "spoken.npy", mmap_mode="r"), recordings, labels
+
+
+def spoken(source: str, text: list[str], rng: np.random.Generator):
+    """Voice, samples and the phone of each frame of ``text`` in a voice of ``source``."""
+    factor = float(np.exp(rng.uniform(np.log(0.8), np.log(1.25))))
+    ends: list[tuple[float, str]] = []
+    pieces: list[NDArray[np.float32]] = []
+    seconds = 0.0
+    with tempfile.TemporaryDirectory() as folder:
+        if source == "flite":
+            voice = str(rng.choice(FLITE))
+            pace = f"duration_stretch={factor * rng.uniform(0.85, 1.15):.3f}"
+            written, heard = Path(folder, "text"), Path(folder, "sound.wav")
+            written.write_text(" ".join(text))
+            command = ["flite", "-voice", voice, "--setf", pace, "-psdur", "-f", written, "-o", heard]
+            output = subprocess.run(
+                [str(part) for part in command], check=True, capture_output=True, text=True
+            ).stdout
+            for line in output.splitlines():
+                for pair in line.split():
+                    phone, _, end = pair.rpartition(":")
+                    ends.append((seconds + float(end), phone))
+                seconds = ends[-1][0]
+            x, rate_hz = soundfile.read(heard, dtype="float32")
+            pieces.append(x)
+        else:
+            voice = str(rng.choice(FESTIVAL))
+            script = [f"(voice_{voice})", f"(Parameter.set 'Duration_Stretch {factor:.3f})"]
+            for number, verse in enumerate(text):
+                verse = verse.replace('"', "").replace("\\", "")
+                script += [
+                    f'(set! said (utt.synth (Utterance Text "{verse}")))',
+                    f'(utt.save.segs said "{folder}/{number}.seg")',
+                    f'(utt.save.wave said "{folder}/{number}.wav")',
+                ]
+            program = Path(folder, "program.scm")
+            program.write_text("\n".join(script))
+            subprocess.run(["festival", "-b", str(program)], check=True, capture_output=True)
+            for number in range(len(text)):
+                x, rate_hz = soundfile.read(Path(folder, f"{number}.wav"), dtype="float32")
+                lines = Path(folder, f"{number}.seg").read_text().splitlines()[1:]
+                rows = [line.split() for line in lines if len(line.split()) == 3]
+                stretch = len(x) / rate_hz / float(rows[-1][0])
+                if not 0.97 < stretch < 1.03:
+                    continue
+                ends += [(seconds + float(row[0]), row[2]) for row in rows]
+                pieces.append(x)
+                seconds += len(x) / rate_hz
+    x = resampled(np.concatenate(pieces), rate_hz, RATE_HZ / factor)
+    drift = len(x) / RATE_HZ * factor / ends[-1][0]
+    if not 0.99 < drift < 1.01:
+        print(f"{voice}: audio is {drift:.3f} of its segments")
+    bounds = np.array([end for end, _ in ends]) / factor * RATE_HZ
+    centres = np.arange(n_frames(len(x))) * HOP + WINDOW / 2
+    which = np.searchsorted(bounds, centres).clip(max=len(ends) - 1)
+    names = [SAME.get(phone, phone) for _, phone in ends]
+    codes = np.array([PHONES.index(name) for name in names], dtype=np.uint8)
+    return f"{voice}*{factor:.2f}", x, codes[which]
 
 
 def resampled(x: NDArray[np.float32], rate_hz: float, to_hz: float) -> NDArray[np.float32]:
@@ -279,8 +394,14 @@ def whole(features, samples: NDArray[np.int16]) -> NDArray[np.float32]:
     return normalised(torch.cat(pieces).T).T.contiguous().numpy()
 
 
+N_MELS = 40
+MEL = torchaudio.transforms.MelSpectrogram(
+    RATE_HZ, n_fft=WINDOW, hop_length=HOP, n_mels=N_MELS, center=False
+)
 MFCC = torchaudio.transforms.MFCC(
-    RATE_HZ, n_mfcc=13, melkwargs={"n_fft": WINDOW, "hop_length": HOP, "n_mels": 40, "center": False}
+    RATE_HZ,
+    n_mfcc=13,
+    melkwargs={"n_fft": WINDOW, "hop_length": HOP, "n_mels": 40, "center": False},
 )
 
 
@@ -294,6 +415,51 @@ def cepstra(x: torch.Tensor) -> torch.Tensor:
 # ------------------------------------------------------------------------------ training
 
 
+def train_front_end(work, net, samples, recordings, sizes: Sizes) -> None:
+    """Train the convolutions of ``net`` in place to give the clean log mel energies of a frame."""
+    kept = work / "state0.pt"
+    if kept.exists():
+        net.load_state_dict(torch.load(kept, weights_only=True))
+        return
+    norm, linear = net.feature_projection.layer_norm, torch.nn.Linear(SETTINGS.conv_dim[-1], N_MELS)
+    parameters = [*net.feature_extractor.parameters(), *norm.parameters(), *linear.parameters()]
+    optimiser = torch.optim.AdamW(parameters, betas=(0.9, 0.98), weight_decay=0.0)
+    weights = shares(recordings)
+    nothing = [np.zeros(n_frames(one.stop - one.start), dtype=np.int64) for one in recordings]
+    net.train()
+    net.feature_extractor.compile()
+    losses, since = [], time.time()
+    for step in range(sizes.steps_0):
+        rng = np.random.default_rng([SEED, 0, step])
+        torch.manual_seed(SEED + 1000 * step)
+        for group in optimiser.param_groups:
+            group["lr"] = sizes.rate_0 * min(1, (step + 1) / 30) * cosine(step / sizes.steps_0)
+        x, _ = batch(samples, recordings, nothing, weights, sizes, rng)
+        energies = (MEL(x) + 1e-5).log().transpose(1, 2)
+        mean, sd = energies.mean((1, 2), keepdim=True), energies.std((1, 2), keepdim=True)
+        told = net.feature_extractor(normalised(disturbed(x, rng))).transpose(1, 2)
+        loss = (linear(norm(told)) - (energies - mean) / sd).square().mean()
+        optimiser.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimiser.step()
+        losses.append(loss.item())
+        if (step + 1) % 50 == 0:
+            log(work, 0, step + 1, float(np.mean(losses)), 0.0, time.time() - since)
+            losses = []
+    torch.save(net.state_dict(), kept)
+
+
+def log(work: Path, round_: int, step: int, loss: float, right: float, seconds: float) -> None:
+    """Append a line to ``log.csv``: loss, masked frames predicted right in %, seconds."""
+    with (work / "log.csv").open("a") as file:
+        file.write(f"{round_},{step},{loss:.4f},{right:.2f},{seconds:.0f}\n")
+    print(
+        f"round {round_} step {step} loss {loss:.3f} right {right:.1f} % {seconds:.0f} s",
+        flush=True,
+    )
+
+
 def train(work, round_, net, samples, recordings, labels, sizes: Sizes) -> None:
     """Train ``net`` in place by masked prediction of ``labels``.
 
@@ -301,9 +467,10 @@ def train(work, round_, net, samples, recordings, labels, sizes: Sizes) -> None:
     interrupted run goes on as if nothing had happened.
     """
     n_steps = sizes.steps_1 if round_ == 1 else sizes.steps_2
-    n_clusters = sizes.clusters_1 if round_ == 1 else sizes.clusters_2
+    n_classes = sizes.clusters_1 if round_ == 1 else len(PHONES)
+    unmasked = UNMASKED if round_ == 1 else 1.0
     torch.manual_seed(SEED + round_)
-    head = torch.nn.Linear(SETTINGS.hidden_size, n_clusters)
+    head = torch.nn.Linear(SETTINGS.hidden_size, n_classes)
     parameters = [*net.parameters(), *head.parameters()]
     optimiser = torch.optim.AdamW(parameters, betas=(0.9, 0.98), weight_decay=0.01)
     kept, begin = work / f"state{round_}.pt", 0
@@ -325,19 +492,18 @@ def train(work, round_, net, samples, recordings, labels, sizes: Sizes) -> None:
         x, y = batch(samples, recordings, labels, weights, sizes, rng)
         mask = torch.from_numpy(masks(*y.shape, rng))
         hidden = net(normalised(disturbed(x, rng)), mask_time_indices=mask).last_hidden_state
-        scores = head(hidden[mask])
-        loss = cross_entropy(scores, y[mask])
+        scores = head(hidden)
+        loss = cross_entropy(scores[mask], y[mask])
+        seen = unmasked * cross_entropy(scores[~mask], y[~mask])
         optimiser.zero_grad()
-        loss.backward()
+        (loss + seen).backward()
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimiser.step()
         losses.append(loss.item())
-        hits.append((scores.argmax(-1) == y[mask]).float().mean().item())
+        hits.append((scores.argmax(-1) == y)[mask].float().mean().item())
         if (step + 1) % 50 == 0:
-            line = (round_, step + 1, np.mean(losses), 100 * np.mean(hits), time.time() - since)
-            with (work / "log.csv").open("a") as file:
-                file.write("{},{},{:.4f},{:.2f},{:.0f}\n".format(*line))
-            print("round {} step {} loss {:.3f} right {:.1f} % {:.0f} s".format(*line), flush=True)
+            right = 100 * float(np.mean(hits))
+            log(work, round_, step + 1, float(np.mean(losses)), right, time.time() - since)
             losses, hits = [], []
         if (step + 1) % 250 == 0 or step + 1 == n_steps:
             state = {"net": net.state_dict(), "head": head.state_dict(), "step": step + 1}
@@ -348,7 +514,7 @@ def train(work, round_, net, samples, recordings, labels, sizes: Sizes) -> None:
 
 def cosine(part: float) -> float:
     """From 1 down to 0.02 as ``part`` goes from 0 to 1."""
-    return 0.02 + 0.98 * (1 + np.cos(np.pi * part)) / 2
+    return 0.02 + 0.98 * (1 + math.cos(math.pi * part)) / 2
 
 
 def shares(recordings: list[Recording]) -> NDArray[np.float64]:
@@ -357,6 +523,8 @@ def shares(recordings: list[Recording]) -> NDArray[np.float64]:
     seconds = np.array([one.stop - one.start for one in recordings], dtype=float)
     for source, part in share.items():
         of_source = np.array([one.source == source for one in recordings])
+        if not of_source.any():
+            continue
         seconds[of_source] *= part / seconds[of_source].sum()
     return seconds / seconds.sum()
 

@@ -351,17 +351,17 @@ def test_a_bench_extracts_what_its_tasks_hear_and_no_more(tmp_path: Path) -> Non
         'kind = "classify"\nlabel = "text"\ncontrols = []\nconditions = ["clean", '
         '"noise:white@10.0dB"]\n'
     )
-    done = bench(["mfcc"], [task], made.corpus, tmp_path / "out")
+    done = bench(["mfcc"], [task], made.words, tmp_path / "out")
     rows = read_records(tmp_path / "out" / "results")
     assert set(rows["condition"]) == {"clean", "noise:white@10dB"} and not done.refused
     n = {
-        split: sum(item.split == split for item in load_corpus(made.corpus).utterances)
+        split: sum(item.split == split for item in load_corpus(made.words).utterances)
         for split in ("train", "dev", "test")
     }
     assert [item.extracted for item in done.extractions] == [sum(n.values()), n["test"]]
     both = tmp_path / "both.toml"
     both.write_text(task.read_text() + 'disturb = "both"\n')
-    done = bench(["mfcc"], [both], made.corpus, tmp_path / "out")
+    done = bench(["mfcc"], [both], made.words, tmp_path / "out")
     assert [item.extracted for item in done.extractions] == [0, n["train"] + n["dev"]]
     asked_for = [
         "bench",
@@ -370,7 +370,7 @@ def test_a_bench_extracts_what_its_tasks_hear_and_no_more(tmp_path: Path) -> Non
         "--task",
         str(task),
         "--corpus",
-        str(made.corpus),
+        str(made.words),
         "--to",
         str(tmp_path / "out"),
     ]
@@ -381,7 +381,7 @@ def test_a_bench_extracts_what_its_tasks_hear_and_no_more(tmp_path: Path) -> Non
         run(
             "word-id",
             "mfcc",
-            made.corpus,
+            made.words,
             tmp_path / "out" / "features",
             tmp_path / "r",
             conditions=["telephone"],

@@ -26,6 +26,10 @@ PRE_OR_POST_LN = ("wav2vec2", "hubert", "wavlm", "unispeech", "unispeech-sat")
 SQUEEZED = ("sew", "sew-d")
 # Prefix of the names of torchaudio's bundles.
 TORCHAUDIO = "torchaudio:"
+# The trained model whose files are in this package; `recipes/pretrain` says how it was made.
+NANO = "layerprobe/data2vec-audio-nano"
+# Models in this package -> the folders of their files.
+SHIPPED = {NANO: Path(__file__).parent.parent / "shipped" / "data2vec-audio-nano"}
 # Weights that only training uses (the vector that replaces masked frames); they may be missing or
 # have any values.
 UNUSED = ("masked_spec_embed",)
