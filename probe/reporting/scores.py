@@ -172,7 +172,7 @@ class Scores:
         whatever version wrote them; dev scores have none. Besides the fields of a record
         there are ``chosen_layer`` (missing without a dev score), ``n_seeds``, ``seed_sd`` (the
         standard deviation over seeds), and ``few``: whether the blocks are fewer than `FEW_BLOCKS`,
-        so that the interval is approximate.
+        so that the interval is approximate; a codelength, whose blocks are of training, has none.
         """
         merged = _over_seeds(self.records)
         ends = [self._ends(row) for row in _dicts(merged, FOR_ENDS)]
@@ -183,7 +183,8 @@ class Scores:
         bare &= (merged["note"] == "") & (merged["split"] == "test")
         scales = merged["metric"].map(lambda name: metric_of(name).interval_scale)
         bare &= scales != "none"
-        few = (merged["n_blocks"] > 0) & (merged["n_blocks"] < FEW_BLOCKS)
+        in_bits = merged["metric"].map(lambda name: metric_of(name).in_bits)
+        few = (merged["n_blocks"] > 0) & (merged["n_blocks"] < FEW_BLOCKS) & ~in_bits
         shared = merged["shared_speakers"].astype(float)
         note = merged["note"].mask(bare, TOO_FEW)
         merged = merged.assign(

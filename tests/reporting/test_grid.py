@@ -24,7 +24,7 @@ from click.testing import CliRunner
 from exhaustive import mostly_nightly
 from scored import arranged, pivoted, printed, robustness_text, summary_rows
 from test_robustness import model, shifted
-from test_tables import crossing, curve, frame, plain
+from test_tables import AS_GOOD, BAD, GOOD, crossing, curve, frame, plain, scored
 
 from probe.cli import cli
 from probe.errors import ProbeError, UsageError
@@ -400,7 +400,9 @@ def test_few_blocks_are_told_by_pivots_matrices_and_beside_published_figures() -
 
 
 def test_latex_says_what_its_marks_mean() -> None:
-    text = in_form(arranged(frame(*plain()), "models"), "latex")
+    hits = {"a": GOOD, "b": AS_GOOD, "c": BAD}
+    rivals = [item for name, of_model in hits.items() for item in scored(of_model, model=name)]
+    text = in_form(arranged(frame(*rivals), "models"), "latex")
     assert r"\caption{Scores in percent {[}95 \% interval{]}}" in text
     assert (
         r"Bold: the best; underlined: in the 95 \% model confidence set; in parentheses: the layer."

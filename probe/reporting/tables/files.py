@@ -49,6 +49,8 @@ architecture with random weights.
 `selectivity` is the score less that of labels drawn at random for each type. {units}
 Bold is the highest (↑) or lowest (↓) of the models; underlined models are in the 95 % model \
 confidence set (`in set` in the column `mark` of the CSV): they may be the best as well.
+Models that are `not tested` against each other (fewer than six blocks, or a metric without an \
+interval) have no mark.
 
 """
 LAYERS_HEAD = """# Scores of every layer

@@ -32,6 +32,7 @@ from probe.reporting.text import (
     points,
     trained_on,
 )
+from probe.reporting.ties import NOT_TESTED
 
 Row = Mapping[Hashable, Any]
 Cells = dict[str, Iterable[Cell | str]]
@@ -107,12 +108,18 @@ def grid_of(rows: pd.DataFrame, layers: bool, titled: bool = False) -> Grid:
     columns["chance"] = [AT_CHANCE if row["chance"] == AT_CHANCE else "" for row in cells]
     columns |= {"n": map(str, rows["n"]), "seeds": map(str, rows["n_seeds"])}
     columns["seed sd"] = [seed_spread(row) for row in cells]
-    columns |= {"blocks": map(str, rows["n_blocks"]), "note": rows["note"]}
+    columns |= {"blocks": map(str, rows["n_blocks"])}
+    columns["note"] = rows["note"] if layers else [_note(row) for row in cells]
     cells_of = {
         Column(name, number=name in ALIGNED_RIGHT): column for name, column in columns.items()
     }
     notes = [*([] if layers else choice_notes(rows)), *interval_notes(rows)]
     return of_columns(cells_of, LEFT_OUT_IF_ALL, notes=notes, **about)
+
+
+def _note(row: Row) -> str:
+    """The note of a row, after a mark that neither bold nor underlined type shows."""
+    return "; ".join(filter(None, (NOT_TESTED if row["mark"] == NOT_TESTED else "", row["note"])))
 
 
 def seed_spread(row: Row) -> Cell:
