@@ -916,3 +916,6 @@ def test_a_value_that_one_seed_lacks_is_missing() -> None:
     ]
     rows = layer_rows(frame(*scored(GOOD), *lacking))
     assert rows["value"].isna().all() and list(rows["note"]) == ["no class"]
+    of_gradient = rows.assign(head="ctc-linear")
+    assert list(of_gradient["n_seeds"]) == [2]
+    assert "one seed" not in to_markdown(of_gradient, layers=True)
