@@ -193,6 +193,25 @@ def test_what_one_side_has_alone_is_said() -> None:
     )
 
 
+def test_sides_without_a_common_score_are_an_error_that_says_what_differs() -> None:
+    """It was "0 scores compared" with exit code 0, in CI too."""
+    before = layers([5], [5])
+    with pytest.raises(ProbeError, match=r"no score in common.*: corpus spoken in A, read in B.$"):
+        compared(before, layers([5], [5], corpus="read"))
+    with pytest.raises(ProbeError, match="task digits in A, words in B; corpus spoken in A, read"):
+        compared(before, layers([5], [5], corpus="read", task="words"))
+    crossed = [layers([5], [5], task=task, corpus=corpus) for task, corpus in ("ax", "by", "ay")]
+    with pytest.raises(ProbeError, match="no score agrees in all of task, corpus"):
+        compared([*crossed[0], *crossed[1]], crossed[2])
+
+
+def test_scores_of_which_none_has_an_interval_are_listed() -> None:
+    before, after = (layers([n], [n], n_speakers=4) for n in (5, 7))
+    found = compared(before, after)
+    assert found.rows[["low", "high", "p"]].isna().all(axis=None)
+    assert "| +20.0 |" in to_markdown(found)
+
+
 def test_each_side_has_the_layer_that_its_dev_chose_and_a_move_is_said() -> None:
     before, after = layers([5, 6, 6], [5, 7, 6]), layers([5, 6, 6], [5, 6, 7])
     found = compared(before, after)

@@ -734,7 +734,7 @@ def test_models_that_cannot_be_tested_have_no_mark_and_are_not_called_best() -> 
         assert marks_of(*records) == {"good": "not tested", "bad": "not tested"}
         text = to_markdown(summary_rows(frame(*records)), layers=False)
         assert "**" not in text and "<ins>" not in text
-        assert text.count("| not tested") == 2 and "* not tested against each other" in text
+        assert text.count("| not tested") == 2 and "* not tested, so none is called best" in text
     assert "**" in to_markdown(
         summary_rows(frame(*scored(GOOD[:6], model="a"), *scored(BAD[:6], model="b"))), False
     )
@@ -929,3 +929,6 @@ def test_a_value_that_one_seed_lacks_is_missing() -> None:
     ]
     rows = layer_rows(frame(*scored(GOOD), *lacking))
     assert rows["value"].isna().all() and list(rows["note"]) == ["no class"]
+    of_gradient = rows.assign(head="ctc-linear")
+    assert list(of_gradient["n_seeds"]) == [2]
+    assert "one seed" not in to_markdown(of_gradient, layers=True)

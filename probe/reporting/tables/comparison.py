@@ -41,6 +41,7 @@ COLUMNS = [
     *["difference", "low", "high", "p", "p_adjusted"],
     *["n", "n_blocks", "higher_is_better", "note"],
 ]
+NUMBERS = ["value_a", "value_b", "difference", "low", "high", "p", "p_adjusted"]
 # What a score rests on; two models always differ in the first two.
 ORIGIN = ["revision", "recipe", "task_version", "task_sha256", "manifest_sha256", "trials_sha256"]
 ORIGIN += ["seed", "condition_seed", "n_train", "device"]
@@ -95,6 +96,9 @@ def compare_runs(a: str, before: Scores, b: str, after: Scores, layers: bool) ->
     Args:
         a, b: what they are called.
         layers: every layer with the layer of its name, instead of those that dev chose.
+
+    Raises:
+        ProbeError: no score is in both.
     """
     return _compared(a, before, b, after, layers, ORIGIN)
 
@@ -103,7 +107,7 @@ def compare_models(scores: Scores, a: str, b: str, layers: bool) -> Comparison:
     """Two models of one set of scores; arguments as of `compare_runs`.
 
     Raises:
-        ProbeError: a model without records.
+        ProbeError: a model without records, or no score is in both.
     """
     records = scores.unchecked
     models = sorted(set(records["model"]))
@@ -126,6 +130,8 @@ def _compared(
     a: str, before: Scores, b: str, after: Scores, layers: bool, origin: list[str]
 ) -> Comparison:
     sides = [_score_at(scores, layers) for scores in (before, after)]
+    if not set(sides[0]) & set(sides[1]):
+        raise ProbeError(_nothing_shared(a, sides[0], b, sides[1]))
     rows: list[dict[str, Any]] = []
     changes: Counter[tuple[str, str, str]] = Counter()
     n_moved = 0
@@ -136,7 +142,7 @@ def _compared(
             changes.update(_changes(one, other, origin))
             had_choice = one["has_choice"] and other["has_choice"]
             n_moved += bool(had_choice and one["layer"] != other["layer"])
-    table = pd.DataFrame(judged(rows), columns=COLUMNS)
+    table = pd.DataFrame(judged(rows), columns=COLUMNS).astype(dict.fromkeys(NUMBERS, float))
     order = table.assign(
         verdict=table["verdict"].map(VERDICTS.index), difference=-table["difference"].abs()
     )
@@ -147,6 +153,24 @@ def _compared(
     ]
     rows_in_order = table.loc[order.index].reset_index(drop=True)
     return Comparison(a, b, rows_in_order, listed_changes, n_moved)
+
+
+def _nothing_shared(
+    a: str, before: Mapping[tuple[str, ...], Row], b: str, after: Mapping[tuple[str, ...], Row]
+) -> str:
+    """The error of two sides without a common score; it names the fields that share no value."""
+    apart = []
+    for name, in_a, in_b in zip(PLACE, *(_values(side) for side in (before, after)), strict=False):
+        if not in_a & in_b:
+            texts = [listed(sorted(filter(None, values))) or "none" for values in (in_a, in_b)]
+            apart.append(f"{name} {texts[0]} in A, {texts[1]} in B")
+    differing = "; ".join(apart) or f"no score agrees in all of {listed(PLACE, len(PLACE))}"
+    return f"{a} and {b} have no score in common, so nothing is compared: {differing}."
+
+
+def _values(places: Mapping[tuple[str, ...], Row]) -> list[set[str]]:
+    """The values of each field of the places."""
+    return [set(values) for values in zip(*places, strict=True)] or [set() for _ in PLACE]
 
 
 def _score_at(scores: Scores, layers: bool) -> dict[tuple[str, ...], Row]:

@@ -12,7 +12,7 @@ from probe.files import write_atomically
 from probe.reporting.domain_gaps import GAPS
 from probe.reporting.figures.conditions import conditions_figure
 from probe.reporting.figures.det import det_figure, det_rows
-from probe.reporting.figures.layers import curves_figure, usual_rows
+from probe.reporting.figures.layers import curve_rows, curves_figure, usual_rows
 from probe.reporting.figures.style import missing_matplotlib, write_figure
 from probe.reporting.filters import Term, kept, ordered
 from probe.reporting.losses import CONDITIONS, Losses
@@ -232,9 +232,8 @@ def write_tables(
     if len(budgets):
         texts["budgets.md"] = BUDGETS_HEAD + grid.to_markdown(budget_grids(budgets))
         texts["budgets.csv"] = to_csv(budgets)
-    curves = (
-        (lambda: curves_figure(usual_rows(layers), axis)) if layers["value"].notna().any() else None
-    )
+    usual = usual_rows(layers)
+    curves = (lambda: curves_figure(usual, axis)) if len(curve_rows(usual)) else None
     trials = det_rows(prepared)
     trade_offs = (lambda: det_figure(trials)) if len(trials) else None
     return [

@@ -106,6 +106,7 @@ class Grid:
         better: whether higher is better, if that holds for the whole table.
         aside: what the cells' asides are.
         notes: sentences below it.
+        caption: its caption in LaTeX where it has no title and is not of scores.
     """
 
     columns: Sequence[Column]
@@ -114,6 +115,7 @@ class Grid:
     better: bool | None = None
     aside: str = "aside"
     notes: Sequence[str] = ()
+    caption: str = ""
 
     def __repr__(self) -> str:
         sizes = counted(len(self.columns), "column"), counted(len(self.rows), "row")

@@ -123,12 +123,13 @@ def _note(row: Row) -> str:
 
 
 def seed_spread(row: Row) -> Cell:
-    """The standard deviation over seeds, in the unit of the score; ``one seed`` where it is unknown
-    for a head whose score depends on the seed.
+    """The standard deviation over seeds, in the unit of the score; ``one seed`` where there is
+    a single one of a head whose score depends on the seed.
     """
     if not math.isnan(row["seed_sd"]):
         return Cell(metric_of(row["metric"]).text(row["seed_sd"]), value=row["seed_sd"])
-    return Cell("one seed" if row["head"] in BY_GRADIENT else DASH)
+    single = row["n_seeds"] == 1 and row["head"] in BY_GRADIENT and not math.isnan(row["value"])
+    return Cell("one seed" if single else DASH)
 
 
 def _layer_columns(cells: list[dict[Hashable, Any]]) -> Cells:
