@@ -15,7 +15,14 @@ from probe.measures.comparison import AT_CHANCE
 from probe.measures.metrics import metric_of
 from probe.records import BY_GRADIENT, QUESTION
 from probe.reporting.layer_choices import choice_notes, with_choice
-from probe.reporting.scores import BASELINES, Scores, interval_notes, with_all_labels
+from probe.reporting.scores import (
+    BASELINES,
+    PERCENTILE,
+    Scores,
+    interval_notes,
+    method_notes,
+    with_all_labels,
+)
 from probe.reporting.tables import grid
 from probe.reporting.tables.grid import Cell, Column, Grid, of_columns, score, score_of
 from probe.reporting.text import (
@@ -294,7 +301,8 @@ def budget_grids(rows: pd.DataFrame) -> list[Grid]:
         of = {name: str(first[name]) for name in (*by[2:], "metric")}
         of["train_condition"] = trained_on(first["train_condition"])
         better = bool(first["higher_is_better"])
-        tables.append(of_columns(columns, of=of, better=better, aside="chosen"))
+        notes = method_notes(group)
+        tables.append(of_columns(columns, of=of, better=better, aside="chosen", notes=notes))
     return tables
 
 
@@ -321,12 +329,14 @@ def to_json(rows: pd.DataFrame) -> str:
 def _for_export(rows: pd.DataFrame) -> pd.DataFrame:
     """The rows with ten significant digits in every float, since the last ones differ between
     processors; without the columns of shared speakers, means and kinds of blocks where no score
-    has any.
+    has any, and of the method of intervals where it is the usual one.
     """
     if "mean" in rows and rows["mean"].isna().all():
         rows = rows.drop(columns="mean")
     if "block_kind" in rows and (rows["block_kind"] == "").all():
         rows = rows.drop(columns="block_kind")
+    if "interval_method" in rows and (rows["interval_method"] != PERCENTILE).all():
+        rows = rows.drop(columns="interval_method")
     if "shared_speakers" in rows:
         if (rows["shared_speakers"] > 0).any():
             rows = rows.astype({"shared_speakers": "Int64"})
