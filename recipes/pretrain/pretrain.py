@@ -4,7 +4,7 @@
 
 README.md beside this file lists the packages that must be installed, the data with their licences,
 and what came out. The script runs these stages and keeps what each one made in ``--work``; called
-again it goes on where it was stopped, with the same numbers as if it had never been.
+again it goes on from there, within rounds 1 and 2 from the last multiple of 250 steps.
 
     speech    synthetic voices read the King James Bible; real voices are added
     round 0   the convolutions alone learn to give the log mel energies of the clean signal
@@ -483,8 +483,8 @@ def log(work: Path, round_: int, step: int, loss: float, right: float, seconds: 
 def train(work, round_, net, samples, recordings, labels, sizes: Sizes) -> None:
     """Train ``net`` in place by masked prediction of ``labels``.
 
-    The state is kept every 250 steps; each step draws from a generator seeded by its number, so an
-    interrupted run goes on as if nothing had happened.
+    The state is kept every 250 steps. Each step draws from a generator seeded by its number, so a
+    run that goes on draws what it would have drawn without the interruption.
     """
     n_steps = sizes.steps_1 if round_ == 1 else sizes.steps_2
     n_classes = sizes.clusters_1 if round_ == 1 else len(PHONES)
