@@ -1,10 +1,12 @@
 """The documentation is true: commands exist, examples run, links lead somewhere."""
 
 import re
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from probe.cli import cli
 from probe.evaluation.kinds.registry import kinds
@@ -59,6 +61,19 @@ def test_every_command_line_of_the_readme_is_understood() -> None:
     for line in lines:
         name, *arguments = line.split()[1:]
         cli.commands[name].make_context(name, list(arguments))
+
+
+def test_the_tables_of_the_documentation_are_what_their_commands_print(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    page = (ROOT / "docs" / "tables.md").read_text(encoding="utf-8")
+    examples = re.findall(r"```sh\nprobe (table .*?)```\n\n```\n(.*?)```", page, flags=re.DOTALL)
+    assert len(examples) >= 2
+    monkeypatch.chdir(ROOT)
+    for command, shown in examples:
+        printed = CliRunner().invoke(cli, shlex.split(command.replace("\\\n", " "))).stdout
+        rows = [line for line in shown.splitlines() if line.startswith("|")]
+        assert rows == [line for line in printed.splitlines() if line.startswith("|")]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

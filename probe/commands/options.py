@@ -235,7 +235,8 @@ seeds_option = option(
     metavar="N",
     group=TRAINING,
     help="Train with N seeds from --seed on; tables show the mean and the spread. Default: 3 for "
-    "heads that are trained by gradient, 1 for others, whose solution is unique.",
+    "CTC heads, AM-softmax and x-vectors; 1 for kind superb, as in SUPERB's protocol, and for all "
+    "other heads, whose solution is unique.",
 )
 limit_option = option(
     "--limit",

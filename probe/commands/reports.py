@@ -68,6 +68,12 @@ class Layout:
         chosen = [name for name, value in ways.items() if value]
         if len(chosen) > 1:
             raise UsageError(f"{' and '.join(chosen)}: use one of them at a time.")
+        if self.method == "percentile" and (self.robust or self.rank):
+            name = "--robust" if self.robust else "--rank"
+            raise UsageError(
+                f"--interval percentile is about the intervals of scores; those of {name} have one "
+                "method (docs/statistics.md). Leave out one of them."
+            )
         if self.show and self.by != "models":
             raise UsageError("--show needs --by models.")
 

@@ -41,18 +41,41 @@ class Blocks:
 BY_SPEAKER = Blocks()
 
 
+def session_column(utterances: Sequence[Utterance]) -> str:
+    """The first of `SESSION_COLUMNS` that every utterance has; empty without one."""
+    complete = (name for name in SESSION_COLUMNS if all(item.label(name) for item in utterances))
+    return next(complete, "")
+
+
+def incomplete_sessions(utterances: Sequence[Utterance]) -> list[str]:
+    """Sentences on the columns that would be the blocks of tasks that predict speakers if every
+    utterance had them.
+    """
+    blocks = session_column(utterances) or blocks_of("speaker", utterances).kind
+    sentences = []
+    for name in SESSION_COLUMNS:
+        empty = [item for item in utterances if not item.label(name)]
+        if not empty:
+            break
+        if len(empty) < len(utterances):
+            sentences.append(
+                f"{empty[0].where or empty[0].key}: {name} is empty (in {len(empty)} of "
+                f"{len(utterances)} rows). The blocks of intervals therefore are {blocks}s instead "
+                f"of {name}s in tasks that predict the speaker. Fill in the column, or remove it."
+            )
+    return sentences
+
+
 def blocks_of(column: str, utterances: Sequence[Utterance]) -> Blocks:
     """The blocks of a task that predicts a column, on these rows of a corpus."""
     if column != "speaker":
         known = any(item.speaker for item in utterances)
         return BY_SPEAKER if known else Blocks(UTTERANCE)
-    for session in SESSION_COLUMNS:
-        if all(item.label(session) for item in utterances):
-            names = {
-                item.key: f"{session} {item.label(session)} of {item.speaker}"
-                for item in utterances
-            }
-            return Blocks(RECORDING if session == RECORDING else SESSION, names)
+    if session := session_column(utterances):
+        names = {
+            item.key: f"{session} {item.label(session)} of {item.speaker}" for item in utterances
+        }
+        return Blocks(RECORDING if session == RECORDING else SESSION, names)
     files = [(item.file, item.excerpt.member) for item in utterances]
     # A recording is named by its first utterance, because paths differ between machines.
     first: dict[tuple[str, str], str] = {}

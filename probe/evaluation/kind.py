@@ -89,7 +89,7 @@ class Settings(Schema):
     @property
     def usual_seeds(self) -> int:
         """With how many seeds heads are trained unless the user says so: one where the solution
-        does not depend on it.
+        does not depend on it, or where the protocol that a kind repeats trains one.
         """
         return 1
 

@@ -60,8 +60,8 @@ class Training:
     Attributes:
         device: where; None takes a GPU where there is one.
         seed: of heads, drawn trials, controls and the bootstrap.
-        seeds: how many, from ``seed`` on; None takes `probe.evaluation.kind.SEEDS` for heads that
-            are trained by gradient and one for others.
+        seeds: how many, from ``seed`` on; None takes as many as is usual for the task's
+            head: see `probe.evaluation.kind.Settings.usual_seeds`.
         memory_bytes: for features that are held at a time; what does not fit is read again when it
             is needed.
         again: whether to train anew where records of the same question, features, code and

@@ -18,6 +18,7 @@ from pydantic import create_model
 from probe.brief import brief
 from probe.data.corpus import Corpus
 from probe.errors import ProbeError, UsageError, listed
+from probe.evaluation.blocks import incomplete_sessions, session_column
 from probe.evaluation.kind import Kind, S
 from probe.evaluation.kinds.registry import kinds
 from probe.files import sha256_of_file, sha256_of_json
@@ -261,9 +262,13 @@ def unread_columns(tasks: Iterable[Task[Any]], columns: Iterable[str]) -> list[s
 
 def log_columns(corpus: Corpus, tasks: Sequence[Task[Any]] = ()) -> None:
     """Says which columns of a manifest nothing reads: a name that is misspelled, or that promises
-    something, shows here.
+    something, shows here. Warns of empty cells that keep sessions from being blocks.
     """
     columns = unread_columns(tasks, corpus.further_columns)
+    if any(task.inner.settings.predicted_column == "speaker" for task in tasks):
+        columns = [name for name in columns if name != session_column(corpus.utterances)]
+        for sentence in incomplete_sessions(corpus.utterances):
+            log.warning("%s", sentence)
     if columns and tasks:
         log.info("%s: columns that no task asks for: %s", corpus.name, listed(columns, 20))
     elif columns:

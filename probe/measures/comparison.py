@@ -86,16 +86,25 @@ def beside_chance(
     """Return `ABOVE` if a score is significantly better than chance, else `AT_CHANCE`; `UNKNOWN`
     without a score, without a chance level, or without an interval of a better score.
 
+    Where chance is one number, the score's own interval decides, so that no score is called better
+    than a level that its interval holds. A control that varies is compared paired.
+
     Args:
-        chance: a control of the same utterances, which is compared paired, or a known level.
+        chance: a control of the same utterances, or a known level. A control that has the same
+            value whichever blocks and seeds are scored, such as the UAR of a majority class, is a
+            level.
 
     Raises:
         ProbeError: the control is of other utterances.
     """
     if score is None or chance is None:
         return UNKNOWN
-    above = (score - chance) * (1 if higher_is_better else -1)
+    sign = 1 if higher_is_better else -1
+    above = (score - chance) * sign
     low = above.estimate().low
+    if not isinstance(chance, MeasuredScore) or chance.is_constant:
+        level = chance.value if isinstance(chance, MeasuredScore) else chance
+        low = min((sign * (end - level) for end in score.ends() or ()), default=None)
     if above.value <= 0 or (low is not None and low <= 0):
         return AT_CHANCE
     return UNKNOWN if low is None else ABOVE

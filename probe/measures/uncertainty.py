@@ -52,6 +52,7 @@ from probe.measures.metrics import EER, metric_of
 Floats = NDArray[np.float64]
 Method = Literal["speakers", "percentile"]
 
+ROUNDING = 1e-12
 FEWEST_BLOCKS = 6  # fewer have no interval
 FEW_BLOCKS = 20  # tables mark scores with fewer blocks
 
@@ -171,6 +172,12 @@ class MeasuredScore:
         """s^2 / S, with s the standard deviation over S seeds; 0 for one."""
         n_seeds = len(self.of_seeds)
         return float(np.var(self.of_seeds, ddof=1)) / n_seeds if n_seeds > 1 else 0.0
+
+    @property
+    def is_constant(self) -> bool:
+        """Whether the value is the same whichever blocks and seeds are scored."""
+        spread = self.contributions, self.of_seeds - self.value
+        return all(bool((np.abs(moves) <= ROUNDING).all()) for moves in spread)
 
     @property
     def variance_of_blocks(self) -> float:

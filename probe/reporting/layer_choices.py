@@ -20,11 +20,6 @@ from probe.reporting.text import DASH, one_line
 
 UNKNOWN = "unknown"
 NO_CHOICE = ""
-CHOICE_NOTE = (
-    f"layer 6 (5-8; 72 %): {100 * MOST_CHOICES:.0f} % of {N_RESAMPLES:,} resamples of the dev "
-    "speakers choose one of 5-8, and 72 % choose 6"
-)
-UNKNOWN_NOTE = f"layer 6 (?): fewer than {FEWEST_BLOCKS} dev speakers, or no counts of dev"
 FIELDS = ["layer", "layer_index", "counts", "value", "metric", "seed", "dev_loss"]
 
 Row = Mapping[Any, Any]
@@ -129,11 +124,26 @@ def how_sure(row: Row) -> str:
 
 
 def choice_notes(rows: pd.DataFrame) -> list[str]:
-    """Sentences on what stands behind the layers in a table of `Scores.chosen`."""
-    sets = set(rows["layer_set"][rows["layer"].notna()])
-    notes = []
-    if sets - {UNKNOWN, NO_CHOICE}:
-        notes.append(CHOICE_NOTE)
-    if UNKNOWN in sets:
-        notes.append(UNKNOWN_NOTE)
+    """Sentences on what stands behind the layers in a table of `Scores.chosen`, with layers of the
+    table as examples.
+    """
+    chosen = rows[rows["layer"].notna() & (rows["layer_set"] != NO_CHOICE)]
+    known = chosen[chosen["layer_set"] != UNKNOWN]
+    several = known[known["layer_set"] != known["layer"]]
+    example = (several if len(several) else known)[:1]
+    notes = [_known_note(row) for row in example.to_dict("records")]
+    notes += [
+        f"layer {with_choice(row)}: fewer than {FEWEST_BLOCKS} dev speakers, or no counts of dev"
+        for row in chosen[chosen["layer_set"] == UNKNOWN][:1].to_dict("records")
+    ]
     return notes
+
+
+def _known_note(row: Row) -> str:
+    layer, share = one_line(row["layer"]), f"{100 * row['layer_share']:.0f} %"
+    note = f"layer {with_choice(row)}: "
+    speakers = f"of {N_RESAMPLES:,} resamples of the dev speakers choose"
+    if row["layer_set"] == row["layer"]:
+        return f"{note}{share} {speakers} {layer}"
+    most = f"{100 * MOST_CHOICES:.0f} %"
+    return f"{note}{most} {speakers} one of {row['layer_set']}, and {share} choose {layer}"

@@ -64,6 +64,7 @@ ABOUT = [
     "block_kind",
     "few",
     "shared_speakers",
+    "interval_method",
     "n_seeds",
     "seed_sd",
     "higher_is_better",
@@ -91,6 +92,8 @@ INTERVALS_ABOUT = {
     RECORDING: "other recordings of the same speakers",
     UTTERANCE: "other utterances",
 }
+PERCENTILE = "percentile"
+PERCENTILE_NOTE = "intervals are percentiles of a bootstrap over blocks (--interval percentile)"
 TOO_FEW = "too few blocks for an interval"
 FOR_ENDS = ["low", "high", "value", "counts", "metric", "split", "seed"]
 CHANCE = ("majority", "mean", "shuffled")  # controls that say what chance gives
@@ -109,6 +112,7 @@ class Scores:
 
     Attributes:
         unchecked: the records as they were read, of the heads that are shown.
+        method: of the intervals of scores, see `probe.measures.uncertainty.interval`.
     """
 
     def __init__(
@@ -118,7 +122,7 @@ class Scores:
         method: Method = "speakers",
     ) -> None:
         """Use `of`."""
-        self.unchecked, self._check, self._method = unchecked, check, method
+        self.unchecked, self._check, self.method = unchecked, check, method
 
     @classmethod
     def of(
@@ -172,7 +176,7 @@ class Scores:
         whatever version wrote them; dev scores have none. Besides the fields of a record
         there are ``chosen_layer`` (missing without a dev score), ``n_seeds``, ``seed_sd`` (the
         standard deviation over seeds), and ``few``: whether the blocks are fewer than `FEW_BLOCKS`,
-        so that the interval is approximate.
+        so that the interval is approximate; a codelength, whose blocks are of training, has none.
         """
         merged = _over_seeds(self.records)
         ends = [self._ends(row) for row in _dicts(merged, FOR_ENDS)]
@@ -183,11 +187,18 @@ class Scores:
         bare &= (merged["note"] == "") & (merged["split"] == "test")
         scales = merged["metric"].map(lambda name: metric_of(name).interval_scale)
         bare &= scales != "none"
-        few = (merged["n_blocks"] > 0) & (merged["n_blocks"] < FEW_BLOCKS)
+        in_bits = merged["metric"].map(lambda name: metric_of(name).in_bits)
+        few = (merged["n_blocks"] > 0) & (merged["n_blocks"] < FEW_BLOCKS) & ~in_bits
         shared = merged["shared_speakers"].astype(float)
         note = merged["note"].mask(bare, TOO_FEW)
         merged = merged.assign(
-            value=values, low=low, high=high, note=note, few=few, shared_speakers=shared
+            value=values,
+            low=low,
+            high=high,
+            note=note,
+            few=few,
+            shared_speakers=shared,
+            interval_method=self.method,
         )
         return merged.merge(chosen_layers(merged), on=CHOICE, how="left")
 
@@ -196,7 +207,7 @@ class Scores:
             return np.nan, np.nan
         if not row["counts"]:
             return row["low"], row["high"]
-        ends = interval(row["counts"], row["metric"], method=self._method, seed=row["seed"])
+        ends = interval(row["counts"], row["metric"], method=self.method, seed=row["seed"])
         return ends or (np.nan, np.nan)
 
     @cached_property
@@ -215,17 +226,18 @@ class Scores:
     @cached_property
     def one_sampling(self) -> "Scores":
         """The scores of one seed and one condition seed, which conditions can be compared with
-        utterance by utterance: see `probe.reporting.filters.first_sampling`.
+        utterance by utterance: see `probe.reporting.filters.first_sampling`. Their intervals have
+        the method of the losses, whatever that of the other scores is.
         """
         first = first_sampling(self.unchecked)
-        return Scores(first, comparable_across_conditions, self._method)
+        return Scores(first, comparable_across_conditions)
 
     @cached_property
     def first_seed(self) -> "Scores":
         """The scores of each question's first seed alone."""
         by = ["task", "corpus", "condition"]
         first = self.records["seed"] == self.records.groupby(by)["seed"].transform("min")
-        return self if first.all() else Scores(self.records[first], method=self._method)
+        return self if first.all() else Scores(self.records[first], method=self.method)
 
     @cached_property
     def across_domains(self) -> "Scores":
@@ -233,7 +245,7 @@ class Scores:
         `crossed`.
         """
         crossing = crossed(self.records)
-        return self if crossing is self.records else Scores(crossing, method=self._method)
+        return self if crossing is self.records else Scores(crossing, method=self.method)
 
     def chosen(self) -> pd.DataFrame:
         """One row for each `SCORE` that was trained on all labels, at the layer chosen on dev;
@@ -389,7 +401,13 @@ def interval_notes(rows: pd.DataFrame) -> list[str]:
     for kind, group in known.groupby("block_kind"):
         tasks = f" ({listed(sorted(set(group['task'])), 20)})" if len(group) < len(known) else ""
         notes.append(f"intervals are about {INTERVALS_ABOUT[str(kind)]}{tasks}")
-    return notes
+    return [*notes, *method_notes(rows)]
+
+
+def method_notes(rows: pd.DataFrame) -> list[str]:
+    """A note where intervals are percentiles of a bootstrap instead of the usual ones."""
+    is_percentile = (rows["interval_method"] == PERCENTILE) & rows["low"].notna()
+    return [PERCENTILE_NOTE] if is_percentile.any() else []
 
 
 def seed_notes(rows: pd.DataFrame) -> list[str]:

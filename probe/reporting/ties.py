@@ -2,16 +2,17 @@
 
 The scores of one question are marked that are in its 95 % model confidence set
 (`probe.measures.confidence_set`): it holds the best of the compared models, or layers, with a
-probability of 95 %. Where blocks are too few to show anything, or a record holds no counts, all are
-in the set: the best is then the highest (or lowest) number and no winner.
+probability of 95 %. Scores that cannot be tested are marked `NOT_TESTED`, and none of them is best:
+their blocks are too few, their metric has no variance, or a record holds no counts.
 
-Nothing is marked where no score is significantly better than chance, that is than the best control
-(majority, mean, shuffled labels), paired, and than the metric's chance level. Nothing is marked
-either where a rival that was scored on other utterances has a better number, or where no two rivals
-were scored on the same ones: the best is not known then. Layers are compared on the test scores
-that they describe: which layer to take, dev has said.
+Nothing is marked where all scores are at chance, that is not significantly better than the best
+control (majority, mean, shuffled labels), paired, and than the metric's chance level. Nothing is
+marked either where a rival that was scored on other utterances has a better number, or where no two
+rivals were scored on the same ones: the best is not known then. Layers are compared on the test
+scores that they describe: which layer to take, dev has said.
 """
 
+import math
 from collections import defaultdict
 from collections.abc import Hashable, Sequence
 from typing import Any
@@ -24,11 +25,15 @@ from probe.measures.comparison import ABOVE, AT_CHANCE, UNKNOWN, beside_chance
 from probe.measures.confidence_set import LEVEL, p_values_in_set
 from probe.measures.counts import Counts, utterances_of
 from probe.measures.metrics import metric_of
-from probe.measures.uncertainty import MeasuredScore, measure
+from probe.measures.uncertainty import FEWEST_BLOCKS, MeasuredScore, measure
 from probe.records import COMBINED, OWN_HEADS, QUESTION, SCORE
 
-BEST, IN_SET = "best", "in set"
+BEST, IN_SET, NOT_TESTED = "best", "in set", "not tested"
 SET = "in the 95 % model confidence set"
+NOT_TESTED_NOTE = (
+    f"{NOT_TESTED}, so none is called best: fewer than {FEWEST_BLOCKS} blocks (speakers), a metric "
+    "without an interval, or no counts"
+)
 OTHERS = "scored on other utterances than the rest, so not compared"
 NO_BEST = "not called best: a score on other utterances is better"
 
@@ -37,7 +42,7 @@ Column = NDArray[Any]
 
 def models_marked(rows: pd.DataFrame) -> pd.DataFrame:
     """The rows with ``chance`` (see `probe.measures.comparison.beside_chance`) and ``mark``: `BEST`
-    and `IN_SET` among several models on one question and metric, empty elsewhere.
+    and `IN_SET`, or `NOT_TESTED`, among several models on one question and metric, empty elsewhere.
 
     Values that are printed alike are all best. A checkpoint's own head does not take part: it was
     trained on other data than the probes. Of models that were scored on different utterances those
@@ -156,10 +161,10 @@ def _of_contest(
     best: NDArray[np.bool_],
 ) -> list[str]:
     """The marks of scores of the same utterances; ``best`` says which are printed as the best."""
-    measured = [score for score in scores if score is not None]
-    in_set = [True] * len(scores)
-    if len(measured) == len(scores) > 1:
-        in_set = [p > LEVEL for p in p_values_in_set(measured, higher_is_better, seed)]
+    tested = [score for score in scores if score is not None and not math.isnan(score.variance)]
+    if len(tested) < len(scores):
+        return [NOT_TESTED] * len(scores)
+    in_set = [p > LEVEL for p in p_values_in_set(tested, higher_is_better, seed)]
     marks = np.where(in_set, IN_SET, "").astype(object)
     marks[best] = BEST
     return list(marks)

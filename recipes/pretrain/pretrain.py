@@ -1,10 +1,10 @@
-"""Pretrain ``layerprobe/data2vec-audio-nano``: six narrow data2vec blocks.
+"""Pretrain a very small data2vec: six narrow blocks, on two cores.
 
     python recipes/pretrain/pretrain.py --work FOLDER --speech FOLDER_OF_REAL_SPEECH
 
 README.md beside this file lists the packages that must be installed, the data with their licences,
 and what came out. The script runs these stages and keeps what each one made in ``--work``; called
-again it goes on where it was stopped, with the same numbers as if it had never been.
+again it goes on from there, within rounds 1 and 2 from the last multiple of 250 steps.
 
     speech    synthetic voices read the King James Bible; real voices are added
     round 0   the convolutions alone learn to give the log mel energies of the clean signal
@@ -104,7 +104,18 @@ class Sizes:
     rate: float = 1e-3
 
 
-TRIAL = Sizes(espeak=2, flite=2, festival=1, spoken_flite=2, spoken_festival=3, klatt=1, steps_0=20, steps_1=20, steps_2=20, batch=4)
+TRIAL = Sizes(
+    espeak=2,
+    flite=2,
+    festival=1,
+    klatt=1,
+    spoken_flite=2,
+    spoken_festival=3,
+    steps_0=20,
+    steps_1=20,
+    steps_2=20,
+    batch=4,
+)
 
 
 class Recording(NamedTuple):
@@ -208,7 +219,7 @@ def babble(rng: np.random.Generator) -> tuple[str, NDArray[np.float32]]:
         )
         for _ in range(80)
     ]
-    spoken = [synthetic.record(synthetic.speak(word, speaker, rng)[0], rng) for word in words]
+    spoken = [synthetic.record(synthetic.speak(word, speaker, rng), rng) for word in words]
     return f"klatt {speaker.pitch_hz:.0f} Hz", np.concatenate(spoken).astype(np.float32)
 
 
@@ -253,12 +264,24 @@ PHONES = (
 SAME = {"axr": "er", "dx": "t", "brth": "pau", "h#": "pau", "ssil": "pau", "hv": "hh", "el": "l"}
 
 
+# Samples, their rate, and the end of each phone in seconds.
+Said = tuple[NDArray[np.float32], int, list[tuple[float, str]]]
+
+
+class Spoken(NamedTuple):
+    """A recording whose phones are known: samples, and a code of `PHONES` for each frame."""
+
+    voice: str
+    samples: NDArray[np.float32]
+    phones: NDArray[np.uint8]
+
+
 def make_spoken(work: Path, sizes: Sizes) -> None:
     """Write recordings of flite and Festival with the phone of each frame."""
     verses = bible()
     plan = ["flite"] * sizes.spoken_flite + ["festival"] * sizes.spoken_festival
 
-    def document(number: int):
+    def document(number: int) -> Spoken:
         rng = np.random.default_rng([SEED, 2, number])
         text = [verses[i] for i in rng.choice(len(verses), 20, replace=False)]
         return spoken(plan[number], text, rng)
@@ -277,7 +300,7 @@ def make_spoken(work: Path, sizes: Sizes) -> None:
     np.save(work / "phones.npy", np.concatenate(phones))
 
 
-def read_spoken(work: Path):
+def read_spoken(work: Path) -> tuple[NDArray[np.int16], list[Recording], list[NDArray[np.int64]]]:
     """What `make_spoken` wrote."""
     recordings = [Recording(*row) for row in json.loads((work / "spoken.json").read_text())]
     counts = [n_frames(one.stop - one.start) for one in recordings]
@@ -285,62 +308,61 @@ def read_spoken(work: Path):
     return np.load(work / "spoken.npy", mmap_mode="r"), recordings, labels
 
 
-def spoken(source: str, text: list[str], rng: np.random.Generator):
-    """Voice, samples and the phone of each frame of ``text`` in a voice of ``source``."""
+def spoken(source: str, text: list[str], rng: np.random.Generator) -> Spoken:
+    """``text`` in a voice of ``source`` that ``rng`` draws, resampled to sound like another one."""
     factor = float(np.exp(rng.uniform(np.log(0.8), np.log(1.25))))
-    ends: list[tuple[float, str]] = []
-    pieces: list[NDArray[np.float32]] = []
-    seconds = 0.0
+    voice = str(rng.choice(FLITE if source == "flite" else FESTIVAL))
     with tempfile.TemporaryDirectory() as folder:
         if source == "flite":
-            voice = str(rng.choice(FLITE))
-            pace = f"duration_stretch={factor * rng.uniform(0.85, 1.15):.3f}"
-            written, heard = Path(folder, "text"), Path(folder, "sound.wav")
-            written.write_text(" ".join(text))
-            command = ["flite", "-voice", voice, "--setf", pace, "-psdur", "-f", written, "-o", heard]
-            output = subprocess.run(
-                [str(part) for part in command], check=True, capture_output=True, text=True
-            ).stdout
-            for line in output.splitlines():
-                for pair in line.split():
-                    phone, _, end = pair.rpartition(":")
-                    ends.append((seconds + float(end), phone))
-                seconds = ends[-1][0]
-            x, rate_hz = soundfile.read(heard, dtype="float32")
-            pieces.append(x)
+            x, rate_hz, ends = flite(voice, text, factor * rng.uniform(0.85, 1.15), Path(folder))
         else:
-            voice = str(rng.choice(FESTIVAL))
-            script = [f"(voice_{voice})", f"(Parameter.set 'Duration_Stretch {factor:.3f})"]
-            for number, verse in enumerate(text):
-                verse = verse.replace('"', "").replace("\\", "")
-                script += [
-                    f'(set! said (utt.synth (Utterance Text "{verse}")))',
-                    f'(utt.save.segs said "{folder}/{number}.seg")',
-                    f'(utt.save.wave said "{folder}/{number}.wav")',
-                ]
-            program = Path(folder, "program.scm")
-            program.write_text("\n".join(script))
-            subprocess.run(["festival", "-b", str(program)], check=True, capture_output=True)
-            for number in range(len(text)):
-                x, rate_hz = soundfile.read(Path(folder, f"{number}.wav"), dtype="float32")
-                lines = Path(folder, f"{number}.seg").read_text().splitlines()[1:]
-                rows = [line.split() for line in lines if len(line.split()) == 3]
-                stretch = len(x) / rate_hz / float(rows[-1][0])
-                if not 0.97 < stretch < 1.03:
-                    continue
-                ends += [(seconds + float(row[0]), row[2]) for row in rows]
-                pieces.append(x)
-                seconds += len(x) / rate_hz
-    x = resampled(np.concatenate(pieces), rate_hz, RATE_HZ / factor)
-    drift = len(x) / RATE_HZ * factor / ends[-1][0]
-    if not 0.99 < drift < 1.01:
-        print(f"{voice}: audio is {drift:.3f} of its segments")
+            x, rate_hz, ends = festival(voice, text, factor, Path(folder))
+    x = resampled(x, rate_hz, RATE_HZ / factor)
     bounds = np.array([end for end, _ in ends]) / factor * RATE_HZ
     centres = np.arange(n_frames(len(x))) * HOP + WINDOW / 2
-    which = np.searchsorted(bounds, centres).clip(max=len(ends) - 1)
-    names = [SAME.get(phone, phone) for _, phone in ends]
-    codes = np.array([PHONES.index(name) for name in names], dtype=np.uint8)
-    return f"{voice}*{factor:.2f}", x, codes[which]
+    codes = np.array([PHONES.index(SAME.get(phone, phone)) for _, phone in ends], dtype=np.uint8)
+    places = np.searchsorted(bounds, centres).clip(max=len(ends) - 1)
+    return Spoken(f"{voice}*{factor:.2f}", x, codes[places])
+
+
+def flite(voice: str, text: list[str], stretch: float, folder: Path) -> Said:
+    """``text`` said by flite, which prints the end of each phone, sentence by sentence."""
+    written, heard = folder / "text", folder / "sound.wav"
+    written.write_text(" ".join(text))
+    options = ["--setf", f"duration_stretch={stretch:.3f}", "-psdur", "-f", written, "-o", heard]
+    command = ["flite", "-voice", voice, *options]
+    output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    ends: list[tuple[float, str]] = []
+    for line in output.splitlines():
+        start = ends[-1][0] if ends else 0.0
+        pairs = [pair.rpartition(":") for pair in line.split()]
+        ends += [(start + float(end), phone) for phone, _, end in pairs]
+    return *soundfile.read(heard, dtype="float32"), ends
+
+
+def festival(voice: str, text: list[str], stretch: float, folder: Path) -> Said:
+    """``text`` said by Festival, which writes the end of each phone, verse by verse."""
+    script = [f"(voice_{voice})", f"(Parameter.set 'Duration_Stretch {stretch:.3f})"]
+    for number, verse in enumerate(text):
+        words = verse.replace('"', "").replace("\\", "")
+        script += [
+            f'(set! said (utt.synth (Utterance Text "{words}")))',
+            f'(utt.save.segs said "{folder}/{number}.seg")',
+            f'(utt.save.wave said "{folder}/{number}.wav")',
+        ]
+    program = folder / "program.scm"
+    program.write_text("\n".join(script))
+    subprocess.run(["festival", "-b", program], check=True, capture_output=True)
+    pieces, ends, seconds, rate_hz = [], list[tuple[float, str]](), 0.0, 0
+    for number in range(len(text)):
+        x, rate_hz = soundfile.read(folder / f"{number}.wav", dtype="float32")
+        lines = (folder / f"{number}.seg").read_text().splitlines()[1:]
+        rows = [line.split() for line in lines if len(line.split()) == 3]
+        if 0.97 < len(x) / rate_hz / float(rows[-1][0]) < 1.03:
+            ends += [(seconds + float(end), phone) for end, _, phone in rows]
+            pieces.append(x)
+            seconds += len(x) / rate_hz
+    return np.concatenate(pieces), rate_hz, ends
 
 
 def resampled(x: NDArray[np.float32], rate_hz: float, to_hz: float) -> NDArray[np.float32]:
@@ -454,17 +476,15 @@ def log(work: Path, round_: int, step: int, loss: float, right: float, seconds: 
     """Append a line to ``log.csv``: loss, masked frames predicted right in %, seconds."""
     with (work / "log.csv").open("a") as file:
         file.write(f"{round_},{step},{loss:.4f},{right:.2f},{seconds:.0f}\n")
-    print(
-        f"round {round_} step {step} loss {loss:.3f} right {right:.1f} % {seconds:.0f} s",
-        flush=True,
-    )
+    figures = f"loss {loss:.3f} right {right:.1f} % {seconds:.0f} s"
+    print(f"round {round_} step {step} {figures}", flush=True)
 
 
 def train(work, round_, net, samples, recordings, labels, sizes: Sizes) -> None:
     """Train ``net`` in place by masked prediction of ``labels``.
 
-    The state is kept every 250 steps; each step draws from a generator seeded by its number, so an
-    interrupted run goes on as if nothing had happened.
+    The state is kept every 250 steps. Each step draws from a generator seeded by its number, so a
+    run that goes on draws what it would have drawn without the interruption.
     """
     n_steps = sizes.steps_1 if round_ == 1 else sizes.steps_2
     n_classes = sizes.clusters_1 if round_ == 1 else len(PHONES)
@@ -518,7 +538,7 @@ def cosine(part: float) -> float:
 
 
 def shares(recordings: list[Recording]) -> NDArray[np.float64]:
-    """The probability of each recording: by length within its source, the sources by fixed shares."""
+    """The probability of each recording: sources by fixed shares, by length within them."""
     share = {"klatt": 0.1, "espeak": 0.2, "flite": 0.25, "festival": 0.15, "real": 0.3}
     seconds = np.array([one.stop - one.start for one in recordings], dtype=float)
     for source, part in share.items():

@@ -212,6 +212,30 @@ def test_columns_that_nothing_reads_are_named(
     ]
 
 
+def test_an_empty_session_is_named_and_sessions_that_are_blocks_are_not_unread(
+    tones: Callable[..., Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    manifest = tones()
+    manifest.write_text(manifest.read_text().replace(",room", ",session", 1))
+    corpus = load_corpus(manifest)
+    with caplog.at_level(logging.INFO, "probe"):
+        log_columns(corpus, [open_task("speaker-id")])
+    assert not caplog.messages
+    lines = manifest.read_text().splitlines()
+    lines[5] = lines[5].rpartition(",")[0] + ","
+    manifest.write_text("\n".join(lines) + "\n")
+    with caplog.at_level(logging.WARNING, "probe"):
+        log_columns(load_corpus(manifest), [open_task("word-id")])
+        assert not caplog.messages
+        log_columns(load_corpus(manifest), [open_task("speaker-id")])
+    (message,) = caplog.messages
+    assert re.search(
+        r"csv line 6: session is empty \(in 1 of \d+ rows\). The blocks of intervals therefore are "
+        "utterances instead of sessions in tasks that predict the speaker",
+        message,
+    )
+
+
 def test_what_cannot_be_classified_is_refused_with_names(
     planted: Callable[..., Path], tmp_path: Path
 ) -> None:

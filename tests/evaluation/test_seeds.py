@@ -3,7 +3,9 @@
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from probe.cli import cli
 from probe.evaluation.run import Training
 from probe.evaluation.tasks import open_task
 from probe.records import BY_GRADIENT, files_of
@@ -15,16 +17,21 @@ from probe.records import BY_GRADIENT, files_of
         ("asr-ctc", 3),
         ("speaker-verify-amsoftmax", 3),
         ("speaker-verify", 1),
+        ("superb-ks", 1),
         ("word-id", 1),
         ("domain-shift", 1),
     ],
 )
-def test_heads_that_are_trained_by_gradient_get_three_seeds(task: str, seeds: int) -> None:
+def test_ctc_and_speaker_heads_get_three_seeds_and_others_one_as_the_help_says(
+    task: str, seeds: int
+) -> None:
     trainings = Training(seed=4, seeds=None).of_seeds(open_task(task), Path("out"))
     folders = [Path("out"), Path("out/seed5"), Path("out/seed6")]
     assert list(trainings) == folders[:seeds]
     assert [training.seed for training in trainings.values()] == [4, 5, 6][:seeds]
     assert {training.seeds for training in trainings.values()} == {1}
+    words = " ".join(CliRunner().invoke(cli, ["bench", "--help"]).output.split())
+    assert "3 for CTC heads, AM-softmax and x-vectors; 1 for kind superb" in words
 
 
 def test_the_number_of_seeds_can_be_chosen() -> None:

@@ -13,9 +13,9 @@ from exhaustive import mostly_nightly
 from scipy import stats
 
 from probe.errors import ProbeError
-from probe.measures.comparison import holm, paired_difference
+from probe.measures.comparison import ABOVE, AT_CHANCE, beside_chance, holm, paired_difference
 from probe.measures.counts import Counts, several, value_of
-from probe.measures.uncertainty import interval
+from probe.measures.uncertainty import interval, measure
 
 
 def benchmark() -> ModuleType:
@@ -103,6 +103,19 @@ def test_a_difference_that_does_not_vary_is_no_surer_than_its_utterances_allow()
     error = (share * (1 - share) / 124) ** 0.5
     assert found.low == pytest.approx(0.05 - stats.t(5).ppf(0.975) * error)
     assert found.p == pytest.approx(2 * stats.t(5).sf(0.05 / error))
+
+
+def test_a_constant_chance_level_is_held_against_the_interval_of_the_score() -> None:
+    hits = [20, 20, 20, 20, 20, 20, 5, 6]
+    score, varying = (measure(counts_of(k), "accuracy") for k in (hits, [5, 15] * 4))
+    constant = measure(counts_of([10] * 8), "accuracy")
+    low, high = score.ends() or (0.0, 1.0)
+    paired = (score - constant).ends() or (0.0, 0.0)
+    assert low < 0.5 < high and paired[0] > 0  # the paired interval alone would say "above"
+    assert beside_chance(score, 0.5, True) == beside_chance(score, constant, True) == AT_CHANCE
+    assert beside_chance(score, low - 0.01, True) == ABOVE
+    assert beside_chance(score, high + 0.01, False) == ABOVE
+    assert not varying.is_constant and constant.is_constant
 
 
 def test_holm_is_statsmodels_holm() -> None:

@@ -143,19 +143,22 @@ def test_equal_counts_are_identical_whatever_else_changed() -> None:
 
 def test_equal_values_of_other_outcomes_are_not_identical() -> None:
     before, after = (
-        [scored(hits, split=split) for split in ("dev", "test")] for hits in ([4, 6, 5], [6, 4, 5])
+        [scored(hits * 2, split=split) for split in ("dev", "test")]
+        for hits in ([4, 6, 5], [6, 4, 5])
     )
     assert verdicts(compared(before, after)) == ["not significantly different"]
 
 
-def test_one_block_is_no_ground_for_a_verdict() -> None:
+def test_too_few_blocks_are_not_tested_and_counted_apart() -> None:
     before, after = ([scored([hits], split=split) for split in ("dev", "test")] for hits in (1, 9))
-    row = compared(before, after).rows.iloc[0]
+    found = compared(before, after)
+    row = found.rows.iloc[0]
     assert (row["verdict"], row["note"], row["difference"]) == (
-        "not significantly different",
+        "not tested",
         "too few blocks (1)",
         0.8,
     )
+    assert "0 not significantly different, 0 identical; 1 not tested." in found.summary()
 
 
 def test_other_utterances_are_not_paired() -> None:
@@ -190,6 +193,25 @@ def test_what_one_side_has_alone_is_said() -> None:
     )
 
 
+def test_sides_without_a_common_score_are_an_error_that_says_what_differs() -> None:
+    """It was "0 scores compared" with exit code 0, in CI too."""
+    before = layers([5], [5])
+    with pytest.raises(ProbeError, match=r"no score in common.*: corpus spoken in A, read in B.$"):
+        compared(before, layers([5], [5], corpus="read"))
+    with pytest.raises(ProbeError, match="task digits in A, words in B; corpus spoken in A, read"):
+        compared(before, layers([5], [5], corpus="read", task="words"))
+    crossed = [layers([5], [5], task=task, corpus=corpus) for task, corpus in ("ax", "by", "ay")]
+    with pytest.raises(ProbeError, match="no score agrees in all of task, corpus"):
+        compared([*crossed[0], *crossed[1]], crossed[2])
+
+
+def test_scores_of_which_none_has_an_interval_are_listed() -> None:
+    before, after = (layers([n], [n], n_speakers=4) for n in (5, 7))
+    found = compared(before, after)
+    assert found.rows[["low", "high", "p"]].isna().all(axis=None)
+    assert "| +20.0 |" in to_markdown(found)
+
+
 def test_each_side_has_the_layer_that_its_dev_chose_and_a_move_is_said() -> None:
     before, after = layers([5, 6, 6], [5, 7, 6]), layers([5, 6, 6], [5, 6, 7])
     found = compared(before, after)
@@ -197,6 +219,9 @@ def test_each_side_has_the_layer_that_its_dev_chose_and_a_move_is_said() -> None
     assert (row["layer_a"], row["layer_b"]) == ("1", "2")
     assert "dev chose another layer for 1" in found.summary()
     assert "| 1 → 2 |" in to_markdown(replace(found, rows=found.rows.assign(verdict="worse")))
+    found = compared(layers([6], [6]), after)  # the only layer of a model is no choice
+    assert found.rows["layer_a"].ne(found.rows["layer_b"]).all()
+    assert "another layer" not in found.summary()
     by_layer = compared(before, after, layers=True)
     assert list(by_layer.rows["layer_a"]) == list(by_layer.rows["layer_b"]) == ["0", "1", "2"]
     assert "another layer" not in by_layer.summary()
@@ -216,7 +241,7 @@ def test_codelengths_are_compared_in_bits_without_an_interval() -> None:
         [bits([2.0, 3.1, 2.4, 2.3]), *layers([5], [5])],
     )
     found = compared(before, after)
-    assert verdicts(found) == ["not significantly different", "identical"]
+    assert verdicts(found) == ["not tested", "identical"]
     page = to_markdown(found)
     assert "-0.97" in page and "-0.97 [" not in page and "no interval of this metric" in page
 

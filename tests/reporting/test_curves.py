@@ -1,10 +1,12 @@
 """Layer curves: what is drawn is what the records say."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
+from scored import scored
 from test_tables import crossing, curve, frame, plain
 
 from probe.errors import ProbeError
@@ -12,6 +14,7 @@ from probe.evaluation.layer_depth import depth_of
 from probe.reporting.figures.layers import curves_figure, usual_rows
 from probe.reporting.figures.style import missing_matplotlib
 from probe.reporting.scores import Scores
+from probe.reporting.tables.files import write_tables
 
 if missing_matplotlib():
     pytest.skip(missing_matplotlib(), allow_module_level=True)
@@ -230,6 +233,17 @@ def test_heads_are_told_apart_where_several_are_headlines() -> None:
         layers_of(frame(*curve([0.5] * 3, [0.5] * 3), *curve([0.6] * 3, [0.6] * 3, head="mlp")))
     )
     assert legend(figure)[:2] == ["org/a, linear", "org/a, mlp"]
+
+
+def test_a_learned_sum_alone_has_tables_but_no_curve(tmp_path: Path) -> None:
+    """As of SUPERB's heads; `probe bench` and `probe table` ended without a table."""
+    record = {"layer": "weighted", "layer_index": 99, "head": "superb"}
+    records = frame(*(scored([5] * 12, split=split, **record) for split in ("dev", "test")))
+    names = {path.name for path in write_tables(records, tmp_path)}
+    assert "table.md" in names and not {"curves.png", "curves.svg"} & names
+    assert "50.0 [" in (tmp_path / "table.md").read_text()
+    with pytest.raises(ProbeError, match=r"no single layer was scored. All scores are of weighted"):
+        curves_figure(usual_rows(layers_of(records)))
 
 
 def test_nothing_to_draw_is_an_error() -> None:

@@ -22,9 +22,9 @@ import pandas as pd
 import pytest
 from click.testing import CliRunner
 from exhaustive import mostly_nightly
-from scored import arranged, pivoted, printed, robustness_text, summary_rows
+from scored import arranged, layers, pivoted, printed, robustness_text, summary_rows
 from test_robustness import model, shifted
-from test_tables import crossing, curve, frame, plain
+from test_tables import AS_GOOD, BAD, GOOD, crossing, curve, frame, plain, scored
 
 from probe.cli import cli
 from probe.errors import ProbeError, UsageError
@@ -32,9 +32,10 @@ from probe.records import Record, write_records
 from probe.reporting.filters import kept, ordered, parse_term
 from probe.reporting.report.page import content
 from probe.reporting.scores import Scores
-from probe.reporting.tables import grid, published
+from probe.reporting.tables import grid, pivot, published
 from probe.reporting.tables.files import in_form
 from probe.reporting.tables.grid import Cell, Column, Grid, of_columns, score
+from probe.reporting.tables.terminal import terminal_table
 from probe.reporting.text import escaped, one_line
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "tables"
@@ -380,6 +381,29 @@ def test_scores_of_few_blocks_and_means_of_seeds_are_told_in_every_format(by: st
     ] == ["True"] * len(told)
 
 
+@pytest.mark.parametrize("form", FORMS)
+def test_percentile_intervals_are_named_in_every_format(form: str) -> None:
+    records = frame(*(item for n in (5, 6) for item in layers([n], [n], model=f"org/{n}")))
+    usual, percentile = Scores.of(records), Scores.of(records, method="percentile")
+    for shown in (
+        lambda scores: printed(scores, form),
+        lambda scores: printed(scores, form, layers=True),
+        lambda scores: printed(scores, form, published=True),
+        lambda scores: in_form(arranged(scores, "models"), form),
+        lambda scores: in_form(pivot.pivoted(scores, ["model", "seed"], ["task"]), form),
+    ):
+        assert "percentile" in shown(percentile) and "percentile" not in shown(usual)
+    assert "bootstrap" in terminal_table(percentile) and "bootstrap" not in terminal_table(usual)
+
+
+@pytest.mark.parametrize("table", ["--rank", "--robust"])
+def test_the_method_of_intervals_is_refused_where_it_would_be_ignored(table: str) -> None:
+    command = ["table", "--from", "results", "--interval", "percentile", table]
+    done = CliRunner().invoke(cli, command)
+    assert isinstance(done.exception, UsageError)
+    assert f"those of {table} have one method" in str(done.exception)
+
+
 def test_few_blocks_are_told_by_pivots_matrices_and_beside_published_figures() -> None:
     records = of_four(n_blocks=19)
     (found,) = pivoted(records[records["seed"] == 0], ["model"], ["task"])
@@ -400,7 +424,9 @@ def test_few_blocks_are_told_by_pivots_matrices_and_beside_published_figures() -
 
 
 def test_latex_says_what_its_marks_mean() -> None:
-    text = in_form(arranged(frame(*plain()), "models"), "latex")
+    hits = {"a": GOOD, "b": AS_GOOD, "c": BAD}
+    rivals = [item for name, of_model in hits.items() for item in scored(of_model, model=name)]
+    text = in_form(arranged(frame(*rivals), "models"), "latex")
     assert r"\caption{Scores in percent {[}95 \% interval{]}}" in text
     assert (
         r"Bold: the best; underlined: in the 95 \% model confidence set; in parentheses: the layer."

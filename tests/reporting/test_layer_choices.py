@@ -21,7 +21,11 @@ def test_the_layer_stands_with_the_layers_and_the_share_of_resamples_of_dev() ->
     assert row["layer_share"] == pytest.approx(0.5 + 35 / 256, abs=0.05)
     text = printed(frame(*rows), "md")
     assert f"1 (1-2; {100 * row['layer_share']:.0f} %)" in text
-    assert "90 % of 1,000 resamples of the dev speakers" in text
+    share = f"{100 * row['layer_share']:.0f} %"
+    assert (
+        f"* layer 1 (1-2; {share}): 90 % of 1,000 resamples of the dev speakers choose one of 1-2, "
+        f"and {share} choose 1\n" in text
+    )
     every = layer_rows(frame(*rows))
     assert every["layer_share"].sum() == pytest.approx(1)
     assert every["in_layer_set"].tolist() == [False, True, True]
@@ -31,6 +35,7 @@ def test_how_sure_the_layer_is_is_unknown_with_five_speakers_and_empty_with_one_
     few = frame(*sure("0", [5] * 5), *sure("1", [6] * 5))
     assert summary_rows(few)["layer_set"].tolist() == ["unknown"]
     assert summary_rows(few)["layer_share"].isna().all()
+    assert "* layer 1 (?): fewer than six dev" in printed(few, "md").replace(" 6 ", " six ")
     assert "| 1 (?) |" in printed(few, "md") and "%)" not in printed(few, "md")
     assert summary_rows(frame(*sure("0", [5] * 8)))["layer_set"].tolist() == [""]
 

@@ -13,6 +13,7 @@ from probe.reporting.figures.ranks import ranks_figure
 from probe.reporting.figures.style import write_figure
 from probe.reporting.scores import Scores
 from probe.reporting.tables import grid
+from probe.reporting.tables.latex import to_latex
 from probe.reporting.tables.rank_tables import rank_grid, rank_rows, superb_score
 
 
@@ -49,6 +50,12 @@ def test_clear_ranks_have_narrow_intervals_and_close_models_share_theirs() -> No
     text = grid.to_markdown([rank_grid(rank_rows(Scores.of(frame(*records()))))])
     assert "over 3 tasks" in text and "Friedman" in text and "critical difference" in text
     assert "SUPERB" not in text
+
+
+def test_the_caption_in_latex_says_that_these_are_ranks_and_not_percent() -> None:
+    text = to_latex([rank_grid(rank_rows(Scores.of(frame(*records()))))])
+    assert r"\caption{Mean ranks of models over several tasks}" in text
+    assert "percent" not in text
 
 
 def test_questions_that_a_model_lacks_are_left_out_and_counted() -> None:

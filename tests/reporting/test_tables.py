@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from scored import domain_matrices, frame, layer_rows, record, summary_rows
+from scored import domain_matrices, frame, layer_rows, record, summary_rows, verified
 
 from probe.errors import ProbeError
 from probe.records import Record, read_records, write_records
@@ -459,20 +459,18 @@ def bold(*records: Record) -> list[bool]:
 
 
 def test_the_best_of_several_models_is_bold_and_one_alone_is_not() -> None:
-    a, b = [*curve([0.5], [0.6], "0")], [*curve([0.5], [0.7], "0", model="org/b")]
+    a, b = scored(BAD), scored(GOOD, model="org/b")
     assert bold(*a) == [False]
     assert bold(*a, *b) == [False, True]
-    lower: dict[str, Any] = {"metric": "eer", "select_by": "eer", "higher_is_better": False}
+    lower: dict[str, Any] = {"metric": "wer", "select_by": "wer", "higher_is_better": False}
     assert bold(*(replace(item, **lower) for item in [*a, *b])) == [True, False]
     missing = curve([None], [None], "0", model="org/b")
     assert bold(*a, *missing) == [False, False]
 
 
 def test_values_that_print_alike_are_both_bold() -> None:
-    assert bold(*curve([0.5], [0.60001], "0"), *curve([0.5], [0.60002], "0", model="org/b")) == [
-        True,
-        True,
-    ]
+    models = [scored(hits, model=model) for model, hits in (("a", GOOD), ("b", GOOD[::-1]))]
+    assert bold(*(item for of_model in models for item in of_model)) == [True, True]
 
 
 def test_names_cannot_break_a_table() -> None:
@@ -725,11 +723,21 @@ def test_models_that_may_be_the_best_are_in_the_set() -> None:
     assert marks_of(*errors) == {"good": "", "as good": "", "bad": "best"}
 
 
-def test_with_too_few_blocks_no_model_is_called_worse() -> None:
-    assert marks_of(*scored(GOOD[:3], model="good"), *scored(BAD[:3], model="bad")) == {
-        "good": "best",
-        "bad": "in set",
-    }
+def test_models_that_cannot_be_tested_have_no_mark_and_are_not_called_best() -> None:
+    few = [*scored(GOOD[:5], model="good"), *scored(BAD[:5], model="bad")]
+    costs = [
+        item
+        for model in ("good", "bad")
+        for item in verified(model=model, metric="min_cllr", select_by="min_cllr")
+    ]
+    for records in (few, costs):
+        assert marks_of(*records) == {"good": "not tested", "bad": "not tested"}
+        text = to_markdown(summary_rows(frame(*records)), layers=False)
+        assert "**" not in text and "<ins>" not in text
+        assert text.count("| not tested") == 2 and "* not tested, so none is called best" in text
+    assert "**" in to_markdown(
+        summary_rows(frame(*scored(GOOD[:6], model="a"), *scored(BAD[:6], model="b"))), False
+    )
 
 
 def test_a_model_that_was_scored_on_other_utterances_is_not_compared_and_a_note_says_so() -> None:
@@ -847,6 +855,11 @@ def test_few_blocks_are_marked_in_rows_and_below_the_table() -> None:
     assert "†" not in to_markdown(enough, layers=False)
 
 
+def test_speakers_of_training_are_not_counted_as_few_speakers_of_a_codelength() -> None:
+    records = [replace(item, metric="codelength") for item in scored(GOOD[:4])]
+    assert not summary_rows(frame(*records))["few"].any()
+
+
 def test_a_score_without_an_interval_says_that_blocks_are_too_few() -> None:
     row = only(summary_rows(frame(*scored(GOOD[:3], low=None, high=None))))
     assert row["note"] == "too few blocks for an interval"
@@ -916,3 +929,6 @@ def test_a_value_that_one_seed_lacks_is_missing() -> None:
     ]
     rows = layer_rows(frame(*scored(GOOD), *lacking))
     assert rows["value"].isna().all() and list(rows["note"]) == ["no class"]
+    of_gradient = rows.assign(head="ctc-linear")
+    assert list(of_gradient["n_seeds"]) == [2]
+    assert "one seed" not in to_markdown(of_gradient, layers=True)

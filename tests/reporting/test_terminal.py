@@ -18,15 +18,15 @@ def lines_of(records: list[Any], width: int) -> list[str]:
 def test_a_wide_screen_shows_one_line_for_each_task_and_model() -> None:
     lines = lines_of(plain(), 120)
     head, *rows, note = lines
-    assert note.startswith("layer 6 (?)")
+    assert note.startswith("layer 2 (?)")
     assert head.split() == ["task", "metric", "model", "score", "95", "%", "interval", "layer"]
-    assert [row.split()[0] for row in rows] == ["connected", "connected", *["digits"] * 3, "in"]
+    assert [row.split()[0] for row in rows] == ["connected", "connected", *["digits"] * 3, "not"]
     assert [row.split()[1:4:2] for row in rows[2:5]] == [
         ["accuracy", "fbank"],
         ["accuracy", "org/a"],
         ["accuracy", "org/b"],
     ]
-    assert rows[3].split()[4:] == ["74.0", "[69.0,", "79.0]", "1", "(?)", "best"]
+    assert rows[3].split()[4:] == ["74.0", "[69.0,", "79.0]", "1", "(?)", "not", "tested"]
 
 
 def test_a_narrow_screen_shows_the_task_above_its_models() -> None:

@@ -46,6 +46,15 @@ def usual_rows(rows: pd.DataFrame) -> pd.DataFrame:
     return rows
 
 
+def curve_rows(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows that curves are drawn of: scores of single layers by headline heads that have a
+    value; ``flat`` says that the model has one layer.
+    """
+    rows = rows[~rows["layer"].isin(COMBINED)]
+    n_layers = rows.groupby([*PANEL, "model", "head"])["layer"].transform("nunique")
+    return rows.assign(flat=n_layers == 1)[rows["headline"] & rows["value"].notna()]
+
+
 def curves_figure(rows: pd.DataFrame, axis: str = "index", width: str = "double") -> "Figure":
     """A panel per `PANEL`, a line per model (and head).
 
@@ -57,11 +66,16 @@ def curves_figure(rows: pd.DataFrame, axis: str = "index", width: str = "double"
         width: one of `probe.reporting.figures.style.WIDTHS`.
 
     Raises:
-        ProbeError: no headline head has a value, or no layer has a depth for its axis.
+        ProbeError: no headline head has a value of a single layer, or no layer has a depth for its
+            axis.
     """
-    rows = rows[~rows["layer"].isin(COMBINED)]
-    n_layers = rows.groupby([*PANEL, "model", "head"])["layer"].transform("nunique")
-    rows = rows.assign(flat=n_layers == 1)[rows["headline"] & rows["value"].notna()]
+    scored_layers = sorted(set(rows["layer"][rows["headline"] & rows["value"].notna()]))
+    rows = curve_rows(rows)
+    if rows.empty and scored_layers:
+        raise ProbeError(
+            "no layer curve to draw: no single layer was scored. All scores are of "
+            f"{listed(scored_layers)}; `probe table` prints them."
+        )
     if rows.empty:
         raise ProbeError(
             "no test score to draw: every value is missing. The notes in table.md say why."

@@ -20,9 +20,8 @@ from probe.reporting.layer_choices import NO_CHOICE, UNKNOWN
 from probe.reporting.report.repeat_commands import in_order
 from probe.reporting.scores import INTERVALS_ABOUT
 from probe.reporting.text import one_line, trained_on
-from probe.reporting.ties import BEST, IN_SET, OTHERS
+from probe.reporting.ties import BEST, IN_SET, NOT_TESTED, OTHERS
 
-NO_BEST = "is called best because the models were scored on different utterances"
 FEW_BLOCKS = 20  # fewer blocks get a caution
 MOST_NAMED = 30
 SPECTRAL = {"fbank": "fbank (filter banks)", "mfcc": "mfcc (cepstra)"}
@@ -151,13 +150,25 @@ def _who(cells: Sequence[Row]) -> str:
     return listed([_named(row) for row in _best(cells)], MOST_NAMED) or "No model"
 
 
+def _no_best(cells: Sequence[Row]) -> str:
+    """What follows "No model" where none is marked best."""
+    if all(map(near_chance, cells)):
+        why = "none is significantly better than chance"
+    elif any(row["mark"] == NOT_TESTED for row in cells):
+        why = "the models were not tested against each other (too few blocks, or no interval)"
+    else:
+        why = "the models were scored on different utterances"
+    return f"is called best because {why}"
+
+
 def _verdict(cells: Sequence[Row]) -> str:
     """What follows the name of the best: its score and last layer, the set, and the rest."""
     best = _best(cells)
-    sentences = _about_best(cells, best) if best else [f"{NO_BEST}: {_values(cells)}."]
+    sentences = _about_best(cells, best) if best else [f"{_no_best(cells)}: {_values(cells)}."]
     chance = [one_line(row["model"]) for row in cells if near_chance(row)]
     if len(chance) == len(cells):
-        sentences.append("No model is significantly better than chance.")
+        if best:
+            sentences.append("No model is significantly better than chance.")
     elif chance:
         sentences.append(f"Near chance: {listed(chance, MOST_NAMED)}.")
     return " ".join(sentences)
@@ -202,7 +213,7 @@ def _in_short(cells: Sequence[Row]) -> str:
     """The score of the best, with what makes it doubtful."""
     best = _best(cells)
     if not best:
-        return NO_BEST
+        return _no_best(cells)
     parts = [_scores_text(best)]
     if in_set := [one_line(row["model"]) for row in cells if row["mark"] == IN_SET]:
         also = " and ".join(in_set) if len(in_set) <= 2 else f"{len(in_set)} others"

@@ -23,7 +23,8 @@ from probe.errors import ProbeError, listed
 from probe.measures.comparison import LEVEL, Paired, holm, paired_difference
 from probe.measures.counts import per_seed
 from probe.measures.metrics import metric_of
-from probe.records import BUDGET, QUESTION
+from probe.measures.uncertainty import FEWEST_BLOCKS
+from probe.records import BUDGET, COMBINED, QUESTION
 from probe.reporting.scores import Scores
 from probe.reporting.tables.grid import markdown
 from probe.reporting.tables.score_tables import LEFT_OUT_IF_ALL
@@ -31,15 +32,16 @@ from probe.reporting.text import DASH, arrow, escaped, json_text
 
 PLACE = [*QUESTION, BUDGET, "metric", "model", "head"]
 WORSE, BETTER, UNCLEAR, IDENTICAL = "worse", "better", "not significantly different", "identical"
-UNPAIRED, ONLY_A, ONLY_B = "not paired", "only in A", "only in B"
+UNTESTED, UNPAIRED, ONLY_A, ONLY_B = "not tested", "not paired", "only in A", "only in B"
 # What is said of B; changes stand first.
-VERDICTS = (WORSE, BETTER, UNPAIRED, UNCLEAR, IDENTICAL, ONLY_A, ONLY_B)
+VERDICTS = (WORSE, BETTER, UNPAIRED, UNTESTED, UNCLEAR, IDENTICAL, ONLY_A, ONLY_B)
 COUNTED = (IDENTICAL, ONLY_A, ONLY_B)  # on a page they are counted, not listed
 COLUMNS = [
     *["verdict", *PLACE, "layer_a", "layer_b", "value_a", "value_b"],
     *["difference", "low", "high", "p", "p_adjusted"],
     *["n", "n_blocks", "higher_is_better", "note"],
 ]
+NUMBERS = ["value_a", "value_b", "difference", "low", "high", "p", "p_adjusted"]
 # What a score rests on; two models always differ in the first two.
 ORIGIN = ["revision", "recipe", "task_version", "task_sha256", "manifest_sha256", "trials_sha256"]
 ORIGIN += ["seed", "condition_seed", "n_train", "device"]
@@ -62,12 +64,14 @@ class Comparison:
         rows: one a score, columns `COLUMNS`; changes stand first, the largest at the top.
         changes: what the paired scores rest on and is not the same: ``what``, ``a``, ``b`` and how
             many ``scores`` it is of.
+        n_moved: for how many scores dev chose another layer, where both sides have several.
     """
 
     a: str
     b: str
     rows: pd.DataFrame
     changes: list[dict[str, Any]]
+    n_moved: int = 0
 
     def counted(self) -> dict[str, int]:
         """Verdict -> scores."""
@@ -78,13 +82,11 @@ class Comparison:
         """How many scores changed, in one line."""
         tally = self.counted()
         paired = (BETTER, WORSE, UNCLEAR, IDENTICAL)
-        n_paired = sum(tally[verdict] for verdict in paired)
-        both = self.rows["layer_a"].notna() & self.rows["layer_b"].notna()
-        n_moved = int((both & (self.rows["layer_a"] != self.rows["layer_b"])).sum())
+        n_paired = sum(tally[verdict] for verdict in (*paired, UNTESTED))
         text = ", ".join(f"{tally[verdict]} {verdict}" for verdict in paired)
-        others = (UNPAIRED, ONLY_A, ONLY_B)
+        others = (UNTESTED, UNPAIRED, ONLY_A, ONLY_B)
         clauses = [f"{tally[verdict]} {verdict}" for verdict in others if tally[verdict]]
-        clauses += [f"dev chose another layer for {n_moved}"] if n_moved else []
+        clauses += [f"dev chose another layer for {self.n_moved}"] if self.n_moved else []
         return f"{n_paired} scores compared: {'; '.join([text, *clauses])}."
 
 
@@ -94,6 +96,9 @@ def compare_runs(a: str, before: Scores, b: str, after: Scores, layers: bool) ->
     Args:
         a, b: what they are called.
         layers: every layer with the layer of its name, instead of those that dev chose.
+
+    Raises:
+        ProbeError: no score is in both.
     """
     return _compared(a, before, b, after, layers, ORIGIN)
 
@@ -102,7 +107,7 @@ def compare_models(scores: Scores, a: str, b: str, layers: bool) -> Comparison:
     """Two models of one set of scores; arguments as of `compare_runs`.
 
     Raises:
-        ProbeError: a model without records.
+        ProbeError: a model without records, or no score is in both.
     """
     records = scores.unchecked
     models = sorted(set(records["model"]))
@@ -125,14 +130,19 @@ def _compared(
     a: str, before: Scores, b: str, after: Scores, layers: bool, origin: list[str]
 ) -> Comparison:
     sides = [_score_at(scores, layers) for scores in (before, after)]
+    if not set(sides[0]) & set(sides[1]):
+        raise ProbeError(_nothing_shared(a, sides[0], b, sides[1]))
     rows: list[dict[str, Any]] = []
     changes: Counter[tuple[str, str, str]] = Counter()
+    n_moved = 0
     for place in sorted({**sides[0], **sides[1]}):
         one, other = (side.get(place) for side in sides)
         rows.append(dict(zip(PLACE, place, strict=False)) | _row(one, other))
         if one and other:
             changes.update(_changes(one, other, origin))
-    table = pd.DataFrame(judged(rows), columns=COLUMNS)
+            had_choice = one["has_choice"] and other["has_choice"]
+            n_moved += bool(had_choice and one["layer"] != other["layer"])
+    table = pd.DataFrame(judged(rows), columns=COLUMNS).astype(dict.fromkeys(NUMBERS, float))
     order = table.assign(
         verdict=table["verdict"].map(VERDICTS.index), difference=-table["difference"].abs()
     )
@@ -141,12 +151,36 @@ def _compared(
         {"what": what, "a": old, "b": new, "scores": n}
         for (what, old, new), n in sorted(changes.items())
     ]
-    return Comparison(a, b, table.loc[order.index].reset_index(drop=True), listed_changes)
+    rows_in_order = table.loc[order.index].reset_index(drop=True)
+    return Comparison(a, b, rows_in_order, listed_changes, n_moved)
+
+
+def _nothing_shared(
+    a: str, before: Mapping[tuple[str, ...], Row], b: str, after: Mapping[tuple[str, ...], Row]
+) -> str:
+    """The error of two sides without a common score; it names the fields that share no value."""
+    apart = []
+    for name, in_a, in_b in zip(PLACE, *(_values(side) for side in (before, after)), strict=False):
+        if not in_a & in_b:
+            texts = [listed(sorted(filter(None, values))) or "none" for values in (in_a, in_b)]
+            apart.append(f"{name} {texts[0]} in A, {texts[1]} in B")
+    differing = "; ".join(apart) or f"no score agrees in all of {listed(PLACE, len(PLACE))}"
+    return f"{a} and {b} have no score in common, so nothing is compared: {differing}."
+
+
+def _values(places: Mapping[tuple[str, ...], Row]) -> list[set[str]]:
+    """The values of each field of the places."""
+    return [set(values) for values in zip(*places, strict=True)] or [set() for _ in PLACE]
 
 
 def _score_at(scores: Scores, layers: bool) -> dict[tuple[str, ...], Row]:
-    """Place -> score that is compared; ``value`` is None where no layer was chosen."""
+    """Place -> score that is compared; ``value`` is None where no layer was chosen, and
+    ``has_choice`` says whether one was chosen among several.
+    """
     rows = scores.tested[scores.tested["control"] == ""]
+    single = rows["layer"].mask(rows["layer"].isin(COMBINED))
+    n_layers = single.groupby([rows[name] for name in PLACE]).transform("nunique")
+    rows = rows.assign(has_choice=(n_layers > 1) & rows["chosen_layer"].notna())
     names = [*PLACE, "layer"] if layers else PLACE
     if not layers:
         unchosen = rows["chosen_layer"].isna()
@@ -177,13 +211,17 @@ def _row(a: Row | None, b: Row | None) -> dict[str, Any]:
     if _same(a["counts"], b["counts"]):
         row["verdict"] = IDENTICAL
     elif gain.p is None:
-        row["verdict"] = UNCLEAR
-        few = metric_of(str(b["metric"])).interval_scale != "none"
-        reason = f"too few blocks ({gain.n_blocks})" if few else "no interval of this metric"
-        notes = [reason, *notes]
+        row["verdict"] = UNTESTED
+        notes = [_why_untested(str(b["metric"]), gain.n_blocks), *notes]
     else:
         row["p"] = gain.p
     return row | {"note": "; ".join(notes)}
+
+
+def _why_untested(metric: str, n_blocks: int) -> str:
+    if metric_of(metric).interval_scale == "none":
+        return "no interval of this metric"
+    return f"too few blocks ({n_blocks})" if n_blocks < FEWEST_BLOCKS else "no standard error"
 
 
 def difference(a: Row, b: Row) -> Paired:

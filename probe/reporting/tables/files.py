@@ -12,7 +12,7 @@ from probe.files import write_atomically
 from probe.reporting.domain_gaps import GAPS
 from probe.reporting.figures.conditions import conditions_figure
 from probe.reporting.figures.det import det_figure, det_rows
-from probe.reporting.figures.layers import curves_figure, usual_rows
+from probe.reporting.figures.layers import curve_rows, curves_figure, usual_rows
 from probe.reporting.figures.style import missing_matplotlib, write_figure
 from probe.reporting.filters import Term, kept, ordered
 from probe.reporting.losses import CONDITIONS, Losses
@@ -49,6 +49,8 @@ architecture with random weights.
 `selectivity` is the score less that of labels drawn at random for each type. {units}
 Bold is the highest (↑) or lowest (↓) of the models; underlined models are in the 95 % model \
 confidence set (`in set` in the column `mark` of the CSV): they may be the best as well.
+Models that are `not tested` against each other (fewer than six blocks, or a metric without an \
+interval) have no mark.
 
 """
 LAYERS_HEAD = """# Scores of every layer
@@ -230,9 +232,8 @@ def write_tables(
     if len(budgets):
         texts["budgets.md"] = BUDGETS_HEAD + grid.to_markdown(budget_grids(budgets))
         texts["budgets.csv"] = to_csv(budgets)
-    curves = (
-        (lambda: curves_figure(usual_rows(layers), axis)) if layers["value"].notna().any() else None
-    )
+    usual = usual_rows(layers)
+    curves = (lambda: curves_figure(usual, axis)) if len(curve_rows(usual)) else None
     trials = det_rows(prepared)
     trade_offs = (lambda: det_figure(trials)) if len(trials) else None
     return [

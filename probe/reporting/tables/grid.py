@@ -18,7 +18,7 @@ from probe.brief import brief, counted
 from probe.measures.metrics import metric_of
 from probe.measures.uncertainty import FEW_BLOCKS
 from probe.reporting.text import DASH, arrow, csv_text, escaped, html_text, json_text
-from probe.reporting.ties import BEST, IN_SET, SET
+from probe.reporting.ties import BEST, IN_SET, NOT_TESTED, NOT_TESTED_NOTE, SET
 
 FEW = "†"
 FEW_NOTE = f"{FEW} fewer than {FEW_BLOCKS} blocks (speakers): a rough interval, or none"
@@ -66,7 +66,7 @@ class Cell:
     Attributes:
         text: what is printed.
         interval: printed after it.
-        mark: `BEST`, `IN_SET` or empty, see `probe.reporting.ties`.
+        mark: `BEST`, `IN_SET`, `NOT_TESTED` or empty, see `probe.reporting.ties`.
         aside: printed last: a layer or a gap in parentheses, a tick.
         value, low, high: as in the record; NaN where there is none, and of a name.
         few: whether the score is of fewer than `FEW_BLOCKS` blocks; `FEW` follows its interval.
@@ -106,6 +106,7 @@ class Grid:
         better: whether higher is better, if that holds for the whole table.
         aside: what the cells' asides are.
         notes: sentences below it.
+        caption: its caption in LaTeX where it has no title and is not of scores.
     """
 
     columns: Sequence[Column]
@@ -114,6 +115,7 @@ class Grid:
     better: bool | None = None
     aside: str = "aside"
     notes: Sequence[str] = ()
+    caption: str = ""
 
     def __repr__(self) -> str:
         sizes = counted(len(self.columns), "column"), counted(len(self.rows), "row")
@@ -136,11 +138,12 @@ class Grid:
 
     @property
     def notes_below(self) -> list[str]:
-        """The notes, and what `FEW` and `SHARED` mean where a cell has them."""
+        """The notes, and what `NOT_TESTED`, `FEW` and `SHARED` mean where a cell has them."""
         cells = [cell for row in self.rows for cell in row]
+        untested = [NOT_TESTED_NOTE] if any(cell.mark == NOT_TESTED for cell in cells) else []
         few = [FEW_NOTE] if any(cell.few for cell in cells) else []
         shared = [SHARED_NOTE] if any(cell.shared for cell in cells) else []
-        return [*self.notes, *few, *shared]
+        return [*self.notes, *untested, *few, *shared]
 
     @property
     def legend(self) -> list[str]:

@@ -7,6 +7,7 @@ are: others than Latin letters need LuaLaTeX or XeLaTeX.
 
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from itertools import pairwise
 
@@ -45,7 +46,8 @@ def to_latex(grids: Sequence[Grid]) -> str:
 
 def _table(grid: Grid) -> str:
     grid, shared = _shared(grid)
-    title = latex(", ".join(filter(None, [grid.title, *shared])) or _scores(grid))
+    named = ", ".join(filter(None, [grid.title or grid.caption, *shared]))
+    title = latex(named or _scores(grid))
     sentences = [*grid.notes_below, *_legend(grid)]
     notes = [rf"{{\footnotesize\raggedright {latex(note)}\par}}" for note in sentences]
     wide = [any(cell.spread or cell.aside for cell in cells) for cells in grid.by_column]
@@ -83,9 +85,8 @@ def _shared(grid: Grid) -> tuple[Grid, list[str]]:
             shared.append(f"{column.name} {name.text}" if column.number else name.text)
         else:
             kept[column] = cells
-    return of_columns(
-        kept, of=grid.of, better=grid.better, aside=grid.aside, notes=grid.notes
-    ), shared
+    table = of_columns(kept)
+    return replace(grid, columns=table.columns, rows=table.rows), shared
 
 
 def _scores(grid: Grid) -> str:

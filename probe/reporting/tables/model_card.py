@@ -38,7 +38,7 @@ TRANSCRIPTION, CLASSIFICATION = "automatic-speech-recognition", "audio-classific
 ABOUT_PROBES = """# Layers
 
 Scores of probes on the frozen model, measured with layerprobe: test scores at the layer that is
-best on dev, with 95 % intervals resampled by speaker. They say what a layer makes easy to read, not
+best on dev, with 95 % intervals over speakers. They say what a layer makes easy to read, not
 what the model does when it is fine-tuned.
 
 """
@@ -145,7 +145,7 @@ def _notes(row: Row) -> list[str]:
     return [
         f"{row['metric']}, {unit}, {better} is better",
         f"head {row['head']} on {layer}",
-        f"{interval}n {row['n']}, {row['n_blocks']} speakers or utterances resampled",
+        f"{interval}n {row['n']}, {row['n_blocks']} speakers or other blocks",
         *_variant(row),
     ]
 

@@ -16,7 +16,7 @@ from probe.errors import ProbeError, UsageError, listed
 from probe.measures.metrics import metric_of
 from probe.records import NO_LAYER, QUESTION, SCORE, WEIGHTED
 from probe.reporting.filters import FIELDS, Term, check_fields, kept, ordered, text_of
-from probe.reporting.scores import BASELINES, Scores, seed_notes
+from probe.reporting.scores import BASELINES, PERCENTILE, Scores, method_notes, seed_notes
 from probe.reporting.tables.grid import Cell, Column, Grid, of_columns, score_of
 from probe.reporting.tables.score_tables import domain_grids
 from probe.reporting.text import DASH, layer_text, metric_text, trained_on
@@ -121,7 +121,7 @@ def pivoted(
     parts = [scores]
     if apart := [name for name in ALONE if name in names]:
         groups = scores.unchecked.groupby(apart, dropna=False)
-        parts = [Scores.of(part, all_heads=True) for _, part in groups]
+        parts = [Scores.of(part, all_heads=True, method=scores.method) for _, part in groups]
     rows = pd.concat([_usual(part, names) for part in parts], ignore_index=True)
     rows = _main_metrics(rows, names)
     return pivot(ordered(kept(rows, terms), sort), down, across, [], "layer")
@@ -148,9 +148,18 @@ def pivot(
         of = [name for name in others if rows[name].nunique(dropna=False) == 1]
     groups = rows.groupby(of, sort=False, dropna=False) if of else [((), rows)]
     return [
-        _grid(group, list(down), list(across), _title(dict(zip(of, names, strict=True))), aside)
+        _grid(
+            *(group, list(down), list(across)),
+            _title(dict(zip(of, names, strict=True))) | _method(group),
+            aside,
+        )
         for names, group in groups
     ]
+
+
+def _method(rows: pd.DataFrame) -> dict[str, str]:
+    """The method of intervals for the title, and so for CSV, if it is not the usual one."""
+    return {"intervals": f"{PERCENTILE} intervals"} if method_notes(rows) else {}
 
 
 def _title(values: Mapping[str, object]) -> dict[str, str]:
@@ -207,7 +216,7 @@ def _grid(
         of=of,
         better=bool(rows["higher_is_better"].iloc[0]) if same_direction else None,
         aside=aside,
-        notes=[*notes, *seed_notes(rows), *units],
+        notes=[*notes, *method_notes(rows), *seed_notes(rows), *units],
     )
 
 

@@ -21,7 +21,7 @@ from probe.data.conditions.grammar import CLEAN
 from probe.model_names import RANDOM, unrevised
 from probe.protocols import protocols
 from probe.records import OWN_HEADS
-from probe.reporting.scores import seed_notes
+from probe.reporting.scores import method_notes, seed_notes
 from probe.reporting.tables.grid import Cell, Column, Grid, of_columns, score, score_of
 from probe.reporting.text import DASH, interval_head, layer_text, metric_text
 
@@ -29,7 +29,8 @@ from probe.reporting.text import DASH, interval_head, layer_text, metric_text
 COLUMNS = ["model", "hub_id", "task", "metric", "value", "split", "lm", "source", "certain"]
 OURS = [
     *["task", "corpus", "metric", "model", "head", "layer", "value", "low", "high", "mark"],
-    *["n", "n_blocks", "few", "shared_speakers", "n_seeds", "higher_is_better"],
+    *["n", "n_blocks", "few", "shared_speakers", "interval_method", "n_seeds"],
+    "higher_is_better",
 ]
 ROWS = [
     *[*OURS, "score", "like_theirs", "figure", "split", "lm"],
@@ -111,7 +112,9 @@ def published_grid(rows: pd.DataFrame) -> Grid:
         group = rows[rows["figure"] == name]
         differs, sources = (list(dict.fromkeys(group[column])) for column in ("differs", "source"))
         notes.append(f"[{number}] {name}. {' '.join(differs)} Source: {'; '.join(sources)}.")
-    return of_columns(columns, aside="layer", notes=[*notes, *seed_notes(rows)])
+    return of_columns(
+        columns, aside="layer", notes=[*notes, *method_notes(rows), *seed_notes(rows)]
+    )
 
 
 def _our_score(row: Row) -> Cell:

@@ -4,6 +4,7 @@ Only questions that all models answered count; see `probe.measures.ranks` for th
 """
 
 from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -90,7 +91,8 @@ def rank_grid(rows: pd.DataFrame) -> Grid:
         Column("Borda count", True, True): [_number(row["borda"], "{:g}") for row in cells],
         Column("SUPERB score", True, True): [_number(row["superb"], "{:.0f}") for row in cells],
     }
-    return of_columns(columns, {"SUPERB score": DASH}, notes=_notes(rows, n_tasks))
+    table = of_columns(columns, {"SUPERB score": DASH}, notes=_notes(rows, n_tasks))
+    return replace(table, caption="Mean ranks of models over several tasks")
 
 
 def _notes(rows: pd.DataFrame, n_tasks: int) -> list[str]:

@@ -15,7 +15,14 @@ from probe.measures.comparison import AT_CHANCE
 from probe.measures.metrics import metric_of
 from probe.records import BY_GRADIENT, QUESTION
 from probe.reporting.layer_choices import choice_notes, with_choice
-from probe.reporting.scores import BASELINES, Scores, interval_notes, with_all_labels
+from probe.reporting.scores import (
+    BASELINES,
+    PERCENTILE,
+    Scores,
+    interval_notes,
+    method_notes,
+    with_all_labels,
+)
 from probe.reporting.tables import grid
 from probe.reporting.tables.grid import Cell, Column, Grid, of_columns, score, score_of
 from probe.reporting.text import (
@@ -32,6 +39,7 @@ from probe.reporting.text import (
     points,
     trained_on,
 )
+from probe.reporting.ties import NOT_TESTED
 
 Row = Mapping[Hashable, Any]
 Cells = dict[str, Iterable[Cell | str]]
@@ -107,7 +115,8 @@ def grid_of(rows: pd.DataFrame, layers: bool, titled: bool = False) -> Grid:
     columns["chance"] = [AT_CHANCE if row["chance"] == AT_CHANCE else "" for row in cells]
     columns |= {"n": map(str, rows["n"]), "seeds": map(str, rows["n_seeds"])}
     columns["seed sd"] = [seed_spread(row) for row in cells]
-    columns |= {"blocks": map(str, rows["n_blocks"]), "note": rows["note"]}
+    columns |= {"blocks": map(str, rows["n_blocks"])}
+    columns["note"] = rows["note"] if layers else [_note(row) for row in cells]
     cells_of = {
         Column(name, number=name in ALIGNED_RIGHT): column for name, column in columns.items()
     }
@@ -115,13 +124,19 @@ def grid_of(rows: pd.DataFrame, layers: bool, titled: bool = False) -> Grid:
     return of_columns(cells_of, LEFT_OUT_IF_ALL, notes=notes, **about)
 
 
+def _note(row: Row) -> str:
+    """The note of a row, after a mark that neither bold nor underlined type shows."""
+    return "; ".join(filter(None, (NOT_TESTED if row["mark"] == NOT_TESTED else "", row["note"])))
+
+
 def seed_spread(row: Row) -> Cell:
-    """The standard deviation over seeds, in the unit of the score; ``one seed`` where it is unknown
-    for a head whose score depends on the seed.
+    """The standard deviation over seeds, in the unit of the score; ``one seed`` where there is
+    a single one of a head whose score depends on the seed.
     """
     if not math.isnan(row["seed_sd"]):
         return Cell(metric_of(row["metric"]).text(row["seed_sd"]), value=row["seed_sd"])
-    return Cell("one seed" if row["head"] in BY_GRADIENT else DASH)
+    single = row["n_seeds"] == 1 and row["head"] in BY_GRADIENT and not math.isnan(row["value"])
+    return Cell("one seed" if single else DASH)
 
 
 def _layer_columns(cells: list[dict[Hashable, Any]]) -> Cells:
@@ -286,7 +301,8 @@ def budget_grids(rows: pd.DataFrame) -> list[Grid]:
         of = {name: str(first[name]) for name in (*by[2:], "metric")}
         of["train_condition"] = trained_on(first["train_condition"])
         better = bool(first["higher_is_better"])
-        tables.append(of_columns(columns, of=of, better=better, aside="chosen"))
+        notes = method_notes(group)
+        tables.append(of_columns(columns, of=of, better=better, aside="chosen", notes=notes))
     return tables
 
 
@@ -313,12 +329,14 @@ def to_json(rows: pd.DataFrame) -> str:
 def _for_export(rows: pd.DataFrame) -> pd.DataFrame:
     """The rows with ten significant digits in every float, since the last ones differ between
     processors; without the columns of shared speakers, means and kinds of blocks where no score
-    has any.
+    has any, and of the method of intervals where it is the usual one.
     """
     if "mean" in rows and rows["mean"].isna().all():
         rows = rows.drop(columns="mean")
     if "block_kind" in rows and (rows["block_kind"] == "").all():
         rows = rows.drop(columns="block_kind")
+    if "interval_method" in rows and (rows["interval_method"] != PERCENTILE).all():
+        rows = rows.drop(columns="interval_method")
     if "shared_speakers" in rows:
         if (rows["shared_speakers"] > 0).any():
             rows = rows.astype({"shared_speakers": "Int64"})

@@ -16,7 +16,7 @@ from probe.reporting.layer_choices import choice_notes, with_choice
 from probe.reporting.scores import Scores, interval_notes, seed_notes
 from probe.reporting.tables.grid import SHARED
 from probe.reporting.text import DASH, metric_text, one_line
-from probe.reporting.ties import IN_SET, SET
+from probe.reporting.ties import IN_SET, NOT_TESTED, NOT_TESTED_NOTE, SET
 
 NARROWEST = 10  # of a column of names
 READABLE = 16  # of models beside their tasks
@@ -135,6 +135,7 @@ def _notes(rows: pd.DataFrame, width: int) -> list[str]:
     shared = ((rows["shared_speakers"] > 0) & rows["low"].notna()).any()
     notes += [f"{SHARED} some or all test speakers are in training too"] if shared else []
     notes += [f"{IN_SET}: {SET}"] if rows["mark"].eq(IN_SET).any() else []
+    notes += textwrap.wrap(NOT_TESTED_NOTE, width) if rows["mark"].eq(NOT_TESTED).any() else []
     notes += [line for note in choice_notes(rows) for line in textwrap.wrap(note, width)]
     notes += [*interval_notes(rows), *seed_notes(rows)]
     missing = rows[rows["value"].isna()]
