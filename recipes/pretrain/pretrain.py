@@ -219,7 +219,7 @@ def babble(rng: np.random.Generator) -> tuple[str, NDArray[np.float32]]:
         )
         for _ in range(80)
     ]
-    spoken = [synthetic.record(synthetic.speak(word, speaker, rng), rng) for word in words]
+    spoken = [synthetic.record(synthetic.speak(word, speaker, rng)[0], rng) for word in words]
     return f"klatt {speaker.pitch_hz:.0f} Hz", np.concatenate(spoken).astype(np.float32)
 
 
