@@ -1,46 +1,65 @@
 """The demo: what the layers of a small trained encoder hold, on synthetic speech, offline."""
 
+import textwrap
+from collections.abc import Hashable, Mapping
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
-from probe.data.synthetic import write_synthetic_corpus
+from probe.data.synthetic import DOMAINS, write_synthetic_corpus
 from probe.evaluation.run import Training
+from probe.evaluation.tasks import open_task
+from probe.extraction.extract import extract
+from probe.extraction.settings import Storing
 from probe.files import require_writable
+from probe.measures.comparison import paired_difference
+from probe.measures.metrics import ACCURACY
 from probe.model_names import RANDOM
 from probe.models.sources.known import NANO
-from probe.pipeline import Bench, bench
-from probe.records import read_records
+from probe.pipeline import Bench, run_tasks
+from probe.records import COMBINED, read_records
 from probe.reporting.report.page import write_report
-from probe.reporting.scores import Scores
+from probe.reporting.scores import Scores, with_all_labels
+from probe.reporting.tables.files import write_tables
 
 TWIN = RANDOM + NANO
-MODELS = (NANO, TWIN, "fbank", "mfcc")
-SOUNDS, WORDS, VOICES, TELEPHONE = "sounds", "words", "voices", "telephone"
+BASELINES = ("fbank", "mfcc")
+# Model -> the layers that are extracted; None means all that it has.
+LAYERS = {NANO: "conv,0-6", TWIN: "conv,0-6", **dict.fromkeys(BASELINES)}
+CLEAN, PHONE = DOMAINS
+SOUNDS, SHIFT, VOICES = "sounds", "sounds-shift", "voices"
 # The demo's questions; the files lie in its folder, as examples for questions of one's own.
 TASKS = {
     SOUNDS: """\
 kind = "frames"
 description = "Which sound is it? A label every 20 ms, of speakers who are not in training."
 labels = "sounds.csv"
+l2 = [1e-5, 1e-4, 1e-3, 1e-2]
+weighted = false
 """,
-    WORDS: """\
-kind = "classify"
-description = "Which word is spoken? From mean and standard deviation over time."
-label = "text"
-""",
-    TELEPHONE: """\
+    SHIFT: """\
 kind = "shift"
-description = "Do words that are learned in one domain hold in the other?"
-of = "words.toml"
+description = "Which sound is it? Trained on clean speech or over a telephone, tested on both."
+of = "sounds.toml"
 """,
     VOICES: """\
 kind = "classify"
 description = "Who is speaking? From mean and standard deviation over time of other words."
 label = "speaker"
+l2 = [1e-5, 1e-4, 1e-3, 1e-2]
+weighted = false
+controls = ["majority"]
 """,
 }
 TITLE = "layerprobe demo: what a small encoder's layers hold, on synthetic speech"
+WIDTH = 80
+
+# A question of the story: its task, and the domains of training and test where it names them.
+Question = tuple[str, str, str]
+SAID: Question = (SHIFT, CLEAN, CLEAN)
+OVER_TELEPHONE: Question = (SHIFT, CLEAN, PHONE)
+WHO: Question = (VOICES, "", "")
 
 
 def demo(to: str | Path, seed: int = 0) -> Bench:
@@ -50,75 +69,109 @@ def demo(to: str | Path, seed: int = 0) -> Bench:
     Args:
         to: receives ``audio/`` with its manifests, ``tasks/``, ``features/``, ``results/``, the
             tables, the figures and ``report.html``.
+        seed: of the corpus, the training and the bootstrap.
     """
     folder = Path(to)
     require_writable(folder)
+    features, results, tasks = (folder / name for name in ("features", "results", "tasks"))
     corpus = write_synthetic_corpus(folder / "audio", seed)
-    files = {name: folder / "tasks" / f"{name}.toml" for name in TASKS}
-    for name, file in files.items():
-        file.parent.mkdir(exist_ok=True)
-        file.write_text(TASKS[name], encoding="utf-8")
-    training = Training(seed=seed)
-    said = bench(
-        MODELS,
-        [files[SOUNDS], files[WORDS], files[TELEPHONE]],
-        corpus.words,
-        folder,
-        training=training,
-    )
-    finished = bench(MODELS, [files[VOICES]], corpus.voices, folder, training=training)
-    finished.extractions = said.extractions + finished.extractions
-    finished.refused = said.refused + finished.refused
-    results = folder / "results"
-    page = write_report(read_records(results), folder / "report.html", [results], title=TITLE)
-    finished.files.append(page)
-    return finished
+    tasks.mkdir(exist_ok=True)
+    for name, text in TASKS.items():
+        (tasks / f"{name}.toml").write_text(text, encoding="utf-8")
+    done = Bench()
+    for model, layers in LAYERS.items():
+        extraction = extract(model, corpus.words, features, storing=Storing(layers=layers))
+        done.extractions.append(extraction)
+        if extraction.failures:
+            done.unusable[model] = sorted(failure.key for failure in extraction.failures)
+    for name, manifest in ((SHIFT, corpus.words), (VOICES, corpus.voices)):
+        task = open_task(tasks / f"{name}.toml")
+        training = Training(seed=seed)
+        runs = run_tasks([*LAYERS], [task], manifest, features, results, training=training)
+        done.refused += runs.refused
+    scores = Scores.of(records := read_records(results))
+    page = write_report(records, folder / "report.html", [results], title=TITLE)
+    done.files = [*write_tables(scores, folder), page]
+    return done
 
 
 def story(records: pd.DataFrame) -> list[str]:
-    """What the demo found, in lines for a terminal of 80 columns."""
-    scores = Scores.of(records)
-    rows = scores.layers(marked=False)
-    rows = rows[(rows["metric"] == "accuracy") & rows["headline"] & (rows["layer_index"] >= 0)]
-    rows = rows[rows["layer"].str.isdigit()]
-    within = rows[rows["train_domain"] == ""]
-    layers = sorted(within.loc[within["model"] == NANO, "layer_index"].unique())
-    n_speakers = int(within.loc[within["task"] == SOUNDS, "n_blocks"].iloc[0])
-
-    def line(name: str, task: str, model: str) -> str:
-        of_task = within[within["task"] == task].set_index(["model", "layer_index"])["value"]
-        cells = [f"{100 * of_task[model, layer]:6.1f}" for layer in layers]
-        baselines = (
-            [f"{100 * of_task[other, 0]:7.1f}" for other in ("fbank", "mfcc")]
-            if model == NANO
-            else []
-        )
-        return f"{name:<23}{''.join(cells)}{''.join(baselines)}"
-
-    def chosen(task: str) -> pd.Series:
-        return within[(within["task"] == task) & (within["model"] == NANO) & within["chosen"]].iloc[
-            0
-        ]
-
-    sounds, voices = chosen(SOUNDS), chosen(VOICES)
-    moved = scores.domains().set_index(["model", "train_domain", "test_domain"])["value"]
-    phone = {model: 100 * moved[model, "clean", "telephone"] for model in (NANO, "fbank", "mfcc")}
-    heads = "".join(f"{layer:6d}" for layer in layers)
+    """What the demo measured, in some ten lines for a terminal of 80 columns: the accuracies of
+    every layer, and what paired tests say of the layers that dev chose.
+    """
+    answers = _Answers(records)
+    encoder = NANO.rpartition("/")[2]
+    said, who = answers.chosen(SAID), answers.chosen(WHO)
+    first, last = answers.layers[0], answers.layers[-1]
+    n_speakers = answers.row(SAID, NANO, said)["n_blocks"]
+    heads = "".join(f"{name:>6}" for name in (*answers.layers, *BASELINES))
+    others = [(TWIN, said, "random weights"), ("fbank", "0", "filter banks")]
+    beside = [answers.beside(SAID, said, *other) for other in others]
+    rise = answers.beside(SAID, said, NANO, first, f"layer {first}")
+    fall = answers.beside(WHO, last, NANO, who, "that")
+    over = answers.beside(OVER_TELEPHONE, said, *others[1])
+    sentences = [
+        f"What is said: {encoder} is best in layer {said}, {answers.score(SAID, said)} of the "
+        f"sounds of {n_speakers} speakers whom no probe has heard. "
+        + (f"This is {rise}. " if said != first else "")
+        + f"It is {beside[0]} and {beside[1]}.",
+        f"Over a telephone, when the probe has heard clean speech only, it is {over}.",
+        f"Who says it: best in layer {who}, {answers.score(WHO, who)} of the voices"
+        + (f"; layer {last} is {fall}." if who != last else ", the last one."),
+    ]
     return [
-        f"{'Accuracy in %, by layer':<23}{heads}  fbank   mfcc",
-        line("what is said (sounds)", SOUNDS, NANO),
-        line("  with random weights", SOUNDS, TWIN),
-        line("who says it (voices)", VOICES, NANO),
-        line("  with random weights", VOICES, TWIN),
-        "",
-        f"Sounds of {n_speakers} speakers it has never heard: {NANO.rpartition('/')[2]} is best in "
-        f"layer {sounds['layer']},",
-        f"{percent(sounds)}; voices are best in layer {voices['layer']}, {percent(voices)}.",
-        f"Words learned on clean speech, heard over a telephone: {phone[NANO]:.0f} % right,",
-        f"from filter banks {phone['fbank']:.0f} %, from cepstra {phone['mfcc']:.0f} %.",
+        f"{'Right in %, by layer':<20}{heads}",
+        answers.line("What is said", SAID, NANO),
+        answers.line("  over a telephone", OVER_TELEPHONE, NANO),
+        answers.line("  random weights", SAID, TWIN),
+        answers.line("Who says it", WHO, NANO),
+        answers.line("  random weights", WHO, TWIN),
+        *(line for text in sentences for line in textwrap.wrap(text, WIDTH)),
     ]
 
 
-def percent(row: pd.Series) -> str:
-    """A score with its interval."""
-    return f"{100 * row['value']:.1f} % [{100 * row['low']:.1f}, {100 * row['high']:.1f}]"
+class _Answers:
+    """The demo's test accuracies, by question, model and layer."""
+
+    def __init__(self, records: pd.DataFrame) -> None:
+        rows = with_all_labels(Scores.of(records).tested).sort_values("layer_index")
+        rows = rows[(rows["metric"] == ACCURACY.name) & ~rows["layer"].isin(COMBINED)]
+        keys = ["task", "train_domain", "test_domain", "model", "layer"]
+        self._rows = {tuple(row[key] for key in keys): row for row in rows.to_dict("records")}
+        self.layers = list(dict.fromkeys(key[-1] for key in self._rows if key[-2] == NANO))
+
+    def row(self, question: Question, model: str, layer: str) -> Mapping[Hashable, Any]:
+        """The score of a layer."""
+        return self._rows[(*question, model, layer)]
+
+    def chosen(self, question: Question) -> str:
+        """The layer of the trained encoder that dev chose."""
+        return str(self.row(question, NANO, self.layers[0])["chosen_layer"])
+
+    def line(self, name: str, question: Question, model: str) -> str:
+        """The accuracies of a model's layers; beside the trained encoder's those of the
+        baselines, which have one layer.
+        """
+        cells = [(model, layer) for layer in self.layers]
+        cells += [(baseline, "0") for baseline in BASELINES] if model == NANO else []
+        values = [100 * self.row(question, *cell)["value"] for cell in cells]
+        return f"{name:<20}" + "".join(f"{value:6.1f}" for value in values)
+
+    def score(self, question: Question, layer: str) -> str:
+        """The accuracy of a layer of the trained encoder, with its interval."""
+        row = self.row(question, NANO, layer)
+        return f"{100 * row['value']:.1f} % [{100 * row['low']:.1f}, {100 * row['high']:.1f}]"
+
+    def beside(self, question: Question, layer: str, model: str, other: str, name: str) -> str:
+        """How a layer of the trained encoder stands to the layer ``other`` of a model, which is
+        called ``name``, by the paired test.
+        """
+        counts = [self.row(question, *one)["counts"] for one in ((NANO, layer), (model, other))]
+        pair = paired_difference(*counts, ACCURACY.name)
+        assert pair.low is not None and pair.high is not None
+        if pair.low <= 0 <= pair.high:
+            ends = f"[{100 * pair.low:.1f}, {100 * pair.high:.1f}]"
+            return f"not clearly apart from {name} ({100 * pair.difference:+.1f} points {ends})"
+        low, high = sorted((abs(100 * pair.low), abs(100 * pair.high)))
+        side = "above" if pair.difference > 0 else "below"
+        return f"{abs(100 * pair.difference):.1f} points [{low:.1f}, {high:.1f}] {side} {name}"

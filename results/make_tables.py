@@ -8,6 +8,7 @@ give byte-identical texts, and pictures that show the same.
 import contextlib
 from pathlib import Path
 
+from probe.demo import TITLE
 from probe.records import read_records
 from probe.reporting.figures.plot import plot
 from probe.reporting.report.page import write_report
@@ -15,7 +16,7 @@ from probe.reporting.tables.files import write_tables
 from probe.reporting.tables.similarity_tables import write_similarity
 
 DEMO = "demo"
-README_CURVES = {"task": ["speaker-id", "word-id", "asr-ctc"], "metric": ["accuracy", "wer"]}
+README_CURVES = {"task": ["sounds", "voices"], "metric": ["accuracy"]}
 BASE, LARGE = "random:facebook/wav2vec2-base", "random:facebook/wav2vec2-large-robust"
 # Kind of `probe plot` -> what of the records is legible in one picture. The pictures curves.png and
 # det.png are of the kinds layers and det.
@@ -46,7 +47,7 @@ def rebuild(results: Path) -> None:
     with contextlib.chdir(results.parent):  # the page shows where its records lie
         place = Path(results.name) / DEMO
         write_report(
-            demo, place / "report.html", [place], title="layerprobe demo: synthetic speech"
+            demo, place / "report.html", [place], title=TITLE
         )
 
 

@@ -13,7 +13,9 @@ import pytest
 
 from probe.data.corpus import load_corpus
 from probe.data.synthetic import write_synthetic_corpus
+from probe.demo import TWIN, story
 from probe.files import sha256_of_file
+from probe.models.sources.known import NANO
 from probe.records import NO_LAYER, WEIGHTED, iterate_records, read_records
 from probe.reporting.figures.style import missing_matplotlib
 from probe.reporting.tables.files import write_tables
@@ -108,20 +110,35 @@ def test_committed_pictures_and_pages_are_small() -> None:
 
 
 def test_tables_and_pictures_of_the_readme_are_committed_ones() -> None:
-    committed = [
-        table
-        for name in ("table.md", "domains.md")
-        for table in tables((RESULTS / "demo" / name).read_text("utf-8"))
-    ]
-    excerpts = [table for table in tables(README) if "layer" in table[0]]
-    assert len(excerpts) == 2
-    for excerpt in excerpts:
+    committed = tables((RESULTS / "README.md").read_text("utf-8"))
+    for excerpt in [table for table in tables(README) if "layer" in table[0]]:
         assert any(
             all(any(row.items() <= other.items() for other in table) for row in excerpt)
             for table in committed
         )
     pictures = re.findall(r"!\[.*?\]\((.*?)\)", README)
     assert pictures and all(name.removeprefix("results/") in made(RESULTS) for name in pictures)
+
+
+def test_the_readme_shows_what_the_demo_prints_of_the_committed_records() -> None:
+    lines = story(read_records(RESULTS / "demo"))
+    assert "\n".join(lines) in README
+    assert all(len(line) <= 80 for line in lines)
+
+
+def test_the_story_of_the_demo_follows_the_records_whatever_they_say() -> None:
+    """With the trained encoder and its twin changing names, the twin is the better one."""
+    records = read_records(RESULTS / "demo")
+    told = " ".join(story(records))
+    assert "above random weights" in told and "below random weights" not in told
+    names = {NANO: TWIN, TWIN: NANO}
+    changed = records.assign(model=records["model"].replace(names))
+    told = " ".join(story(changed))
+    assert "below random weights" in told and "above random weights" not in told
+    same = pd.concat(
+        [records[records["model"] != TWIN], records[records["model"] == NANO].assign(model=TWIN)]
+    )
+    assert "not clearly apart from random weights (+0.0 points" in " ".join(story(same))
 
 
 def report_payload() -> str:
@@ -139,7 +156,7 @@ def test_the_committed_report_names_no_person() -> None:
 @pytest.mark.nightly
 def test_the_committed_demo_is_of_synthetic_speech_alone(tmp_path: Path) -> None:
     synthetic = write_synthetic_corpus(tmp_path)
-    manifests = (synthetic.corpus, synthetic.verification)
+    manifests = (synthetic.words, synthetic.voices)
     assert set(read_records(RESULTS / "demo")["manifest_sha256"]) == set(
         map(sha256_of_file, manifests)
     )

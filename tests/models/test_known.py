@@ -23,7 +23,7 @@ from probe.errors import ProbeError
 from probe.models.catalogue import offline_names, open_model, sources_of
 from probe.models.families import has_own_final
 from probe.models.sources import configurations, hub
-from probe.models.sources.known import FAMILIES, Known, close_names, known_models
+from probe.models.sources.known import FAMILIES, NANO, SHIPPED, Known, close_names, known_models
 
 ROWS = list(known_models().values())
 FOUR = {
@@ -53,8 +53,9 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 # The catalogue
 
 
-def test_the_catalogue_has_51_checkpoints_of_every_family_and_a_tiny_one() -> None:
-    assert len(ROWS) == 52
+def test_the_catalogue_has_51_checkpoints_of_every_family_a_shipped_one_and_a_tiny_one() -> None:
+    assert len(ROWS) == 53
+    assert [row.model for row in ROWS if row.model in SHIPPED] == [NANO]
     assert [row.model for row in ROWS if "/" not in row.model] == ["data2vec-audio-tiny"]
     assert {row.family for row in ROWS} == set(FAMILIES)
     assert sum(row.ctc for row in ROWS) == 8
@@ -138,7 +139,8 @@ def test_a_row_marked_as_fine_tuned_says_on_what() -> None:
 
 
 def test_what_works_offline_is_what_can_be_opened() -> None:
-    assert set(offline_names()) == {"fbank", "mfcc", *(f"random:{row.model}" for row in ROWS)}
+    random = {f"random:{row.model}" for row in ROWS}
+    assert set(offline_names()) == {"fbank", "mfcc", NANO, *random}
 
 
 def test_a_known_model_comes_from_the_hub_its_cache_or_at_random(
@@ -151,6 +153,7 @@ def test_a_known_model_comes_from_the_hub_its_cache_or_at_random(
     assert sources_of(known["facebook/wav2vec2-large"]) == ["hub", "torchaudio", "random"]
     assert sources_of(known["facebook/data2vec-audio-base"]) == ["hub", "random"]
     assert sources_of(known["data2vec-audio-tiny"]) == ["random"]
+    assert sources_of(known[NANO]) == ["shipped", "random"]
 
 
 # Hints
