@@ -48,6 +48,6 @@ wheel-demo:      ## build the wheel and run the demo from it outside the checkou
 	$(PYTHON) -m build --wheel --outdir dist .
 	folder=$$(mktemp -d) && $(PYTHON) -m pip install --quiet --no-deps --target $$folder/site dist/*.whl \
 	  && cd $$folder && PYTHONPATH=$$folder/site $(abspath $(PYTHON)) -m probe demo --to demo \
-	  && ls demo/table.md demo/curves.png && rm -rf $$folder
+	  && ls demo/report.html demo/table.md demo/curves.png && rm -rf $$folder
 
 .PHONY: help check format format-check lint types test nightly slow tables tables-check demo-records golden wheel-demo

@@ -107,7 +107,7 @@ def story(records: pd.DataFrame) -> list[str]:
     heads = "".join(f"{name:>6}" for name in (*answers.layers, *BASELINES))
     others = [(TWIN, said, "random weights"), ("fbank", "0", "filter banks")]
     beside = [answers.beside(SAID, said, *other) for other in others]
-    rise = answers.beside(SAID, said, NANO, first, f"layer {first}")
+    rise = answers.beside(SAID, said, NANO, first, "the convolutions (conv)")
     fall = answers.beside(WHO, last, NANO, who, "that")
     over = answers.beside(OVER_TELEPHONE, said, *others[1])
     sentences = [
