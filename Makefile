@@ -34,7 +34,8 @@ tables:          ## rebuild the tables, figures and the demo's report in results
 demo-records:    ## make the records of results/demo anew (synthetic speech, minutes), and all tables
 	folder=$$(mktemp -d) && python=$$(realpath -s $$(command -v $(PYTHON))) \
 	  && (cd $$folder && PYTHONPATH=$(CURDIR) $$python -m probe --quiet demo --to demo >/dev/null) \
-	  && rm -rf results/demo && cp -r $$folder/demo/results results/demo && rm -rf $$folder
+	  && rm -rf results/demo && cp -r $$folder/demo/results results/demo && rm -rf $$folder \
+	  && gzip -n results/demo/*.jsonl
 	$(MAKE) tables
 
 tables-check:    ## are the committed tables those of the committed records?

@@ -22,7 +22,7 @@ from probe.reporting.tables.files import write_tables
 
 RESULTS = Path(__file__).resolve().parent.parent / "results"
 README = (RESULTS.parent / "README.md").read_text(encoding="utf-8")
-INPUTS = ("*.jsonl", "similarity/*.json", "demo/*.jsonl", "demo/outcomes/*.jsonl")
+INPUTS = ("*.jsonl", "similarity/*.json", "demo/*.jsonl.gz", "demo/outcomes/*.jsonl")
 PICTURES = (".png", ".svg")
 NOISE = "doing_the_dishes.flac"
 PEOPLE = ("fsdd-", "ls-", "george")
