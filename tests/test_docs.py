@@ -76,7 +76,7 @@ def test_every_command_line_of_the_readme_is_understood() -> None:
     ]
     assert len(lines) >= 4
     for line in lines:
-        name, *arguments = line.split()[1:]
+        name, *arguments = shlex.split(line, comments=True)[1:]
         cli.commands[name].make_context(name, list(arguments))
 
 
