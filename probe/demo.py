@@ -35,7 +35,7 @@ TASKS = {
 kind = "frames"
 description = "Which sound is it? A label every 20 ms, of speakers who are not in training."
 labels = "sounds.csv"
-l2 = [1e-5, 1e-4, 1e-3, 1e-2]
+l2 = [1e-4, 1e-3, 1e-2, 1e-1]
 weighted = false
 """,
     SHIFT: """\
@@ -47,7 +47,7 @@ of = "sounds.toml"
 kind = "classify"
 description = "Who is speaking? From mean and standard deviation over time of other words."
 label = "speaker"
-l2 = [1e-5, 1e-4, 1e-3, 1e-2]
+l2 = [1e-3, 1e-2, 1e-1, 1.0]
 weighted = false
 controls = ["majority"]
 """,
