@@ -100,24 +100,24 @@ def story(records: pd.DataFrame) -> list[str]:
     every layer, and what paired tests say of the layers that dev chose.
     """
     answers = _Answers(records)
-    encoder = NANO.rpartition("/")[2]
     said, who = answers.chosen(SAID), answers.chosen(WHO)
     first, last = answers.layers[0], answers.layers[-1]
     n_speakers = answers.row(SAID, NANO, said)["n_blocks"]
     heads = "".join(f"{name:>6}" for name in (*answers.layers, *BASELINES))
-    others = [(TWIN, said, "random weights"), ("fbank", "0", "filter banks")]
-    beside = [answers.beside(SAID, said, *other) for other in others]
-    rise = answers.beside(SAID, said, NANO, first, "the convolutions (conv)")
-    fall = answers.beside(WHO, last, NANO, who, "that")
-    over = answers.beside(OVER_TELEPHONE, said, *others[1])
+    filter_banks = ("fbank", "0", "filter banks")
+    rise = answers.beside(SAID, said, NANO, first, f"layer {first}")
+    fall = answers.beside(WHO, last, NANO, who, f"layer {who}")
     sentences = [
-        f"What is said: {encoder} is best in layer {said}, {answers.score(SAID, said)} of the "
-        f"sounds of {n_speakers} speakers whom no probe has heard. "
-        + (f"This is {rise}. " if said != first else "")
-        + f"It is {beside[0]} and {beside[1]}.",
-        f"Over a telephone, when the probe has heard clean speech only, it is {over}.",
-        f"Who says it: best in layer {who}, {answers.score(WHO, who)} of the voices"
-        + (f"; layer {last} is {fall}." if who != last else ", the last one."),
+        f"What is said: best in layer {said}, {answers.score(SAID, said)} of the sounds of "
+        f"{n_speakers} new speakers; "
+        + (f"{rise}, " if said != first else "")
+        + f"{answers.beside(SAID, said, TWIN, said, 'random weights')}, "
+        + f"{answers.beside(SAID, said, *filter_banks)}.",
+        f"Over a telephone (learned on clean speech) layer {said} is "
+        f"{answers.beside(OVER_TELEPHONE, said, *filter_banks)}.",
+        f"Who says it: best in layer {who}, {answers.score(WHO, who)} of the voices, "
+        f"{answers.beside(WHO, who, *filter_banks)}"
+        + (f"; layer {last} is {fall}." if who != last else "."),
     ]
     return [
         f"{'Right in %, by layer':<20}{heads}",
