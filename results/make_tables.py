@@ -16,7 +16,7 @@ from probe.reporting.tables.files import write_tables
 from probe.reporting.tables.similarity_tables import write_similarity
 
 DEMO = "demo"
-README_CURVES = {"task": ["sounds", "voices"], "metric": ["accuracy"]}
+README_CURVES = {"task": ["sounds-shift", "voices"], "metric": ["accuracy"]}
 BASE, LARGE = "random:facebook/wav2vec2-base", "random:facebook/wav2vec2-large-robust"
 # Kind of `probe plot` -> what of the records is legible in one picture. The pictures curves.png and
 # det.png are of the kinds layers and det.
