@@ -32,6 +32,7 @@ from probe.records import (
     CHOICE,
     NO_LAYER,
     QUESTION,
+    ONE_SESSION,
     RECORDING,
     SCORE,
     SESSION,
@@ -88,6 +89,7 @@ BUDGETS = [
 BASELINES = ("majority", "mean", "shuffled", "fbank", "random")
 INTERVALS_ABOUT = {
     SPEAKER: "other speakers",
+    ONE_SESSION: "other speakers, each in one session",
     SESSION: "other sessions of the same speakers",
     RECORDING: "other recordings of the same speakers",
     UTTERANCE: "other utterances",
