@@ -129,8 +129,9 @@ class Record:
         counts: see the module.
         block_kind: what a block is: ``speaker``, or ``speaker in one session`` where the corpus
             names sessions and has one of each test speaker; ``session``, ``recording`` or
-            ``utterance`` of one speaker where the label is the speaker; ``utterance`` where no speaker is known; empty
-            in records of earlier versions, whose blocks are speakers, and of a codelength.
+            ``utterance`` of one speaker where the label is the speaker; ``utterance`` where no
+            speaker is known; empty in records of earlier versions, whose blocks are speakers, and
+            of a codelength.
         groups: column of the manifest (``sex``, ``domain`` ...) -> its value for each of the
             counts' blocks; only columns in which every block has one value.
         higher_is_better: direction of ``metric``.

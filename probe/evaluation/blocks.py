@@ -1,8 +1,8 @@
 """What is resampled together, and therefore what an interval is about.
 
 Blocks are speakers, and intervals are about other speakers. Where each of them was recorded in one
-session only, the interval cannot say what their other sessions would give. A task that names the speakers
-themselves cannot be about others, so its blocks are sessions or recordings of one speaker.
+session only, the interval cannot say what their other sessions would give. A task that names the
+speakers themselves cannot be about others, so its blocks are sessions or recordings of one speaker.
 """
 
 from collections import Counter
