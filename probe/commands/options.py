@@ -521,6 +521,15 @@ _extraction_options = together(
     memory_option,
     device_option,
     limit_option,
+    option(
+        "--take-over",
+        "dead_hosts",
+        multiple=True,
+        metavar="HOST",
+        group=STORAGE,
+        help="Extract at once what a run on HOST had begun, because that host is dead "
+        "(repeatable; without it after 5 minutes).",
+    ),
 )
 running_options = built("running", _running, sha256_option, _model_form_options, device_option)
 

@@ -96,6 +96,8 @@ class Running:
             (`probe.extraction.threads`).
         memory_bytes: memory for audio, frames and shards together, beyond libraries and the model.
         sha256: expected SHA-256 of the weights.
+        dead_hosts: other hosts whose runs are known to have ended; what they had claimed is taken
+            over at once (`probe.store.claims`).
         check: run the short form of `probe.models.check` before the first utterance, unless these
             weights passed it on this machine before.
 
@@ -110,6 +112,7 @@ class Running:
     threads: int | None = None
     memory_bytes: int = 4_000_000_000
     sha256: str | None = None
+    dead_hosts: Collection[str] = ()
     check: bool = True
 
     def __post_init__(self) -> None:
