@@ -19,6 +19,7 @@ from probe.data.conditions.condition import Condition, Disturbance, open_conditi
 from probe.data.conditions.grammar import CLEAN
 from probe.data.corpus import Corpus, Utterance, load_corpus
 from probe.data.guarded_decoding import Decoder
+from probe.engines.share import Share
 from probe.environment import allowed_cores, code_version, package_versions
 from probe.errors import ProbeError, UsageError, listed
 from probe.extraction.certificate_cache import keep_certificate, kept_certificate
@@ -36,7 +37,7 @@ from probe.models.check import check_model
 from probe.models.encoder import Encoder, ModelInfo, device_name
 from probe.models.plugins.adapter import Plugin
 from probe.store.claims import PLAN, Claims
-from probe.store.feature_store import Failure, FeatureStore
+from probe.store.feature_store import Failure, FeatureStore, Job
 from probe.store.layer_names import choose_layers
 from probe.store.stores import create_store, discard_store, remove_empty, store_path
 
@@ -138,6 +139,10 @@ def extract(
         ProbeError: the corpus, the condition, the model or the disk cannot be used, or the model
             fails its check or has no CTC head.
     """
+    if dry_run and not storing.share.is_whole:
+        raise UsageError(
+            f"--shard {storing.share}: --dry-run plans for all shares. Leave one of them out."
+        )
     if isinstance(condition, str):
         condition = parse_condition(condition)
     whole = corpus if isinstance(corpus, Corpus) else load_corpus(corpus, decoding.audio_root)
@@ -178,7 +183,8 @@ def extract(
     ]
     path = store_path(root, recipe, name.name if name.is_alias else None)
     begun = FeatureStore(path) if (path / "recipe.json").exists() else None
-    job = _Job(corpus, encoder, storing.content(layers), root, decoders, disturbance)
+    content = storing.content(layers)
+    job = _Job(corpus, encoder, content, root, decoders, disturbance, storing.share)
     refusal = None if dry_run else _refusal(path)
     if dry_run or refusal:
         with decoders[0]:
@@ -358,6 +364,7 @@ class _Job:
     root: Path
     decoders: Sequence[Decoder]
     disturbance: Disturbance | None
+    share: Share
     first_decoders: int = 1
     ahead_bytes: int = AHEAD_BYTES
 
@@ -393,6 +400,8 @@ class _Job:
         started = time.monotonic()
         jobs = plan.pending + (store.add_plan(plan.fresh) if plan.fresh else [])
         claims.release(PLAN)
+        if not self.share.is_whole:
+            jobs, plan = self._share_of(jobs, plan, store)
         bar = Bar(
             total=plan.audio_s,
             desc=self.encoder.info.id,
@@ -410,6 +419,20 @@ class _Job:
         seconds = time.monotonic() - started
         failures += tally.failures
         return Extraction(store.path, plan, failures, tally.extracted, seconds, tally.resampled)
+
+    def _share_of(
+        self, jobs: Sequence[Job], plan: Plan, store: FeatureStore
+    ) -> tuple[Sequence[Job], Plan]:
+        """The jobs of this run's share, and their plan."""
+        own = [job for job in jobs if self.share.has(f"{store.recipe_sha256} {job.name}")]
+        keys = {key for job in own for key in job.keys}
+        utterances = tuple(item for item in plan.todo if item.key in keys)
+        part = replace(self, corpus=replace(self.corpus, utterances=utterances)).plan(store)
+        text = "%s: share %s has %d of the %d shards to write (%.2f h of audio)"
+        hours = part.audio_s / 3600
+        log.info(text, store.path, self.share, len(own), len(jobs), hours)
+        of_plan = {"present": plan.present, "failed": plan.failed, "todo": [*utterances]}
+        return own, replace(part, **of_plan)
 
 
 def _require_space(store: FeatureStore, plan: Plan) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from probe.brief import human_bytes
 from probe.data.guarded_decoding import TIMEOUT_S
+from probe.engines.share import WHOLE, Share
 from probe.errors import UsageError
 from probe.models.catalogue import CHUNK_S, CONTEXT_S
 from probe.store.views import parse_view
@@ -39,6 +40,7 @@ class Storing:
         ctc: also keep the greedy transcripts of the checkpoint's own CTC head.
         limit: take at most this many utterances of each split.
         splits: take only the rows of these splits; None means all rows.
+        share: write only the shards of this share; others are left to other runs.
     """
 
     view: str = "frames"
@@ -49,6 +51,7 @@ class Storing:
     ctc: bool = False
     limit: int | None = None
     splits: Collection[str] | None = None
+    share: Share = WHOLE
 
     def __post_init__(self) -> None:
         parse_view(self.view)

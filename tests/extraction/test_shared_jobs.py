@@ -2,6 +2,7 @@
 
 import logging
 import os
+import random
 import signal
 import time
 from collections.abc import Callable
@@ -12,7 +13,9 @@ import pytest
 from windows import Windows, extract, files_of, write_audio, write_manifest
 
 from probe.data.corpus import load_corpus
-from probe.errors import ProbeError
+from probe.engines.share import Share
+from probe.errors import ProbeError, UsageError
+from probe.extraction.settings import Storing
 from probe.store.claims import PLAN, Claims
 from probe.store.integrity import verify_store
 from probe.store.stores import find_stores
@@ -152,3 +155,37 @@ def test_one_run_plans_while_the_others_wait(manifest: Path, tmp_path: Path) -> 
     assert os.waitpid(process, 0)[1] == 0
     assert len(list(store.glob("plan-*.json"))) == 2
     assert not verify_store(store).damage
+
+
+@pytest.mark.parametrize("counts", [[3, 7], [7, 3], [2]])
+def test_shares_in_any_order_and_number_give_the_bytes_of_one_run(
+    manifest: Path, tmp_path: Path, counts: list[int]
+) -> None:
+    extract(Windows(), manifest, tmp_path / "one")
+    shares = [Share(index, count) for count in counts for index in range(1, count + 1)]
+    random.Random(str(counts)).shuffle(shares)
+    n_extracted = []
+    for share in shares:
+        storing = Storing(share=share)
+        n_extracted.append(
+            extract(Windows(), manifest, tmp_path / "shares", storing=storing).extracted
+        )
+    assert sum(n_extracted) == len(LENGTHS) - 1
+    assert sum(n > 0 for n in n_extracted) > 1
+    assert files_of(tmp_path / "shares") == files_of(tmp_path / "one")
+
+
+def test_a_share_says_what_it_has_and_a_dry_run_has_none(
+    manifest: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "probe")
+    sizes = []
+    for index in (1, 2, 3):
+        storing = Storing(share=Share(index, 3))
+        sizes.append(len(extract(Windows(), manifest, tmp_path / "f", storing=storing).plan.todo))
+        assert f"share {index}/3 has" in caplog.text
+    assert sum(sizes) == len(LENGTHS)
+    with pytest.raises(UsageError, match="--shard 1/3: --dry-run plans for all shares"):
+        extract(
+            Windows(), manifest, tmp_path / "f", storing=Storing(share=Share(1, 3)), dry_run=True
+        )
