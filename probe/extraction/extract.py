@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tqdm import tqdm
 
 from probe.brief import brief, human_bytes
 from probe.data import audio
@@ -24,7 +23,7 @@ from probe.environment import allowed_cores, code_version, package_versions
 from probe.errors import ProbeError, UsageError, listed
 from probe.extraction.certificate_cache import keep_certificate, kept_certificate
 from probe.extraction.forward import FEWEST_ROWS, encoded
-from probe.extraction.gather import Shards, Tally
+from probe.extraction.gather import Bar, Shards, Tally
 from probe.extraction.plan import Plan, make_plan
 from probe.extraction.read_ahead import decoded
 from probe.extraction.settings import SHARDS_BYTES, Content, Decoding, Running, Storing
@@ -48,20 +47,6 @@ MOST_DECODERS = 16
 # Field of a frame in most families; a recipe names any other field.
 USUAL_FIELD_MS = 25
 STORING, RUNNING, DECODING = Storing(), Running(), Decoding()
-PROGRESS = (
-    "{desc}: {percentage:3.0f} %|{bar}| {n:.0f} of {total:.0f} s, {speed:.1f} x real time, "
-    "{remaining} left{postfix}"
-)
-
-
-class Bar(tqdm):
-    """Progress in seconds of audio."""
-
-    @property
-    def format_dict(self) -> dict[str, Any]:
-        """The values that `PROGRESS` may name."""
-        values = super().format_dict
-        return values | {"speed": values["n"] / values["elapsed"] if values["elapsed"] else 0.0}
 
 
 @dataclass(frozen=True)
@@ -402,12 +387,8 @@ class _Job:
         claims.release(PLAN)
         if not self.share.is_whole:
             jobs, plan = self._share_of(jobs, plan, store)
-        bar = Bar(
-            total=plan.audio_s,
-            desc=self.encoder.info.id,
-            bar_format=PROGRESS,
-            disable=None if plan.todo else True,
-        )
+        name = self.encoder.info.id
+        bar = Bar(total=plan.audio_s, desc=name, disable=None if plan.todo else True)
         tally = Tally(bar, self.encoder.info.rate_hz)
         of_shards = (self.corpus.columns, self.content.layers, environment_of(self.encoder))
         with bar:

@@ -23,6 +23,23 @@ from probe.store.shards import ShardContent, half_if_faithful
 from probe.store.views import n_rows
 
 log = logging.getLogger("probe")
+PROGRESS = (
+    "{desc}: {percentage:3.0f} %|{bar}| {n:.0f} of {total:.0f} s, {speed:.1f} x real time, "
+    "{remaining} left{postfix}"
+)
+
+
+class Bar(tqdm):
+    """Progress in seconds of audio."""
+
+    def __init__(self, *arguments: Any, **keywords: Any) -> None:
+        super().__init__(*arguments, bar_format=PROGRESS, **keywords)
+
+    @property
+    def format_dict(self) -> dict[str, Any]:
+        """The values that `PROGRESS` may name."""
+        values = super().format_dict
+        return values | {"speed": values["n"] / values["elapsed"] if values["elapsed"] else 0.0}
 
 
 @dataclass

@@ -144,6 +144,7 @@ class Claims:
         while not self._create(path):
             owner = read_claim(path)
             if owner is None:  # it was released meanwhile
+                time.sleep(0.01)
                 continue
             if owner == self._owner:  # the answer to an earlier request was lost
                 break
