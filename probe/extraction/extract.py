@@ -185,10 +185,10 @@ def extract(
         stack.callback(remove_empty, path)
         claims = stack.enter_context(Claims(path, running.dead_hosts))
         claims.sweep()
-        plan = job.plan(begun) if begun and begun.jobs else None
-        if plan is None or plan.fresh:  # one run begins the store and plans; the others wait
+        rest = job.plan(begun) if begun and begun.jobs else None
+        if rest is None or rest.fresh:  # one run begins the store and plans; the others wait
             claims.wait_for(PLAN)
-            plan = None
+            rest = None
             begun = FeatureStore(path) if (path / "recipe.json").exists() else None
         threads = begun.environment["threads"] if begun else None
         stack.enter_context(computing_on(encoder, running.threads, threads))
@@ -206,10 +206,9 @@ def extract(
         row_bytes = 4 * sum(info.every_layer[layer] for layer in layers)
         # Twice the frames of all layers of a batch.
         encoder.rows = min(encoder.rows, max(FEWEST_ROWS, rest_bytes // 4 // row_bytes))
-        ahead = {"ahead_bytes": min(AHEAD_BYTES, rest_bytes // 2)}
-        return replace(job, first_decoders=decoding.workers or 1, **ahead).write(
-            store, claims, plan
-        )
+        ahead_bytes = min(AHEAD_BYTES, rest_bytes // 2)
+        job = replace(job, first_decoders=decoding.workers or 1, ahead_bytes=ahead_bytes)
+        return job.write(store, claims, rest)
 
 
 def open_encoder(model: str | ModelName | Plugin, running: Running) -> Encoder:
@@ -412,8 +411,8 @@ class _Job:
         text = "%s: share %s has %d of the %d shards to write (%.2f h of audio)"
         hours = part.audio_s / 3600
         log.info(text, store.path, self.share, len(own), len(jobs), hours)
-        of_plan = {"present": plan.present, "failed": plan.failed, "todo": [*utterances]}
-        return own, replace(part, **of_plan)
+        todo = [*utterances]
+        return own, replace(part, present=plan.present, failed=plan.failed, todo=todo)
 
 
 def _require_space(store: FeatureStore, plan: Plan) -> None:
