@@ -72,7 +72,8 @@ def _statuses(folder: Path) -> "list[Status]":
     stores = sorted({head.parent for head in heads})
     statuses = [status_of_store(store) for store in stores]
     for place in places:
-        statuses += status_of_results(place) if holds_results(place) else []
+        if place not in stores and holds_results(place):
+            statuses += status_of_results(place)
     if not statuses:
         raise ProbeError(
             f"{folder}: no feature store and no records here; expected a folder that "

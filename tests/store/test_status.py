@@ -23,7 +23,9 @@ LENGTHS = {f"{name}.wav": 800 for name in "abcdef"}
 
 @pytest.fixture
 def half(tmp_path: Path, shards_of: Callable[..., None]) -> Path:
-    """A store of six utterances in six shards, of which three are complete and one has failed."""
+    """A store of six utterances in five shards, of which two are complete with three utterances;
+    one of these has failed.
+    """
     shards_of(48 * 4)
     for name, n_samples in LENGTHS.items():
         write_audio(tmp_path / name, 100 if name == "b.wav" else n_samples)
@@ -38,11 +40,11 @@ def test_what_is_done_running_failed_and_missing(half: Path, command: Command) -
         claims.take("shard-00004")
         done = command("status", half)
         status = json.loads(command("status", half.parent.parent, "--format", "json").stdout)
-    assert "shards      3 of 6 complete, 1 being written, 2 missing" in done.stdout
+    assert "shards      2 of 5 complete, 1 being written, 2 missing" in done.stdout
     assert re.search(rf"run 1 +process {os.getpid()} of .*, since \d s: shard-00004", done.stdout)
     assert re.search(r"b\.wav +too short", done.stdout)
     (status,) = status
-    assert (status["planned"], status["done"], status["missing"]) == (6, 3, 2)
+    assert (status["planned"], status["done"], status["missing"]) == (5, 2, 2)
     assert (status["utterances"], status["utterances_done"]) == (6, 3)
     assert status["running"] == ["shard-00004"]
     assert list(status["failures"]) == ["b.wav"]
@@ -55,7 +57,7 @@ def test_a_killed_run_is_named_and_its_shards_are_missing(half: Path, command: C
     claim.write_text(json.dumps(asdict(owner)), encoding="utf-8")
     os.utime(claim, (time.time() - SILENT_S - 60,) * 2)
     status = status_of_store(half)
-    assert (status.done, status.running, status.missing) == (3, [], 3)
+    assert (status.done, status.running, status.missing) == (2, [], 3)
     assert (status.per_hour, status.left_s) == (None, None)
     text = r"process 7 of \S+ on node7 has given no sign of life for 36\d s; the next run takes "
     assert re.search(text + "over shard-00003", command("status", half).stdout)
@@ -70,8 +72,8 @@ def test_the_rate_is_that_of_the_runs_that_work_now(half: Path) -> None:
         owner = replace(this_run(), since=time.time() - 1800)
         path.write_text(json.dumps(asdict(owner)), encoding="utf-8")
         status = status_of_store(half)
-    assert status.per_hour == pytest.approx(4, rel=0.01)  # two in half an hour
-    assert status.left_s == pytest.approx(3 * 900, rel=0.01)
+    assert status.per_hour == pytest.approx(2, rel=0.01)  # one in half an hour
+    assert status.left_s == pytest.approx(3 * 1800, rel=0.01)
 
 
 def test_watching_ends_when_nobody_works(
