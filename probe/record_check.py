@@ -122,10 +122,10 @@ def check_records(paths: Sequence[Path]) -> tuple[int, list[Finding]]:
     """How many lines there are, and all that is wrong with them, in the order of files and lines.
 
     Args:
-        paths: ``.jsonl`` files or folders of them.
+        paths: ``.jsonl`` or ``.jsonl.gz`` files or folders of them.
 
     Raises:
-        ProbeError: no records there.
+        ProbeError: no records there, or a damaged compressed file.
     """
     findings: list[Finding] = []
     others = Others()

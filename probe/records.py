@@ -26,6 +26,7 @@ ranks for every metric) is written as `SAME` and 16 digits of that text's sha256
 import base64
 import copy
 import gc
+import gzip
 import hashlib
 import logging
 import zlib
@@ -49,6 +50,7 @@ Content = TypeVar("Content")
 left_out = logging.getLogger("probe.left_out")
 
 FORMAT = 4
+GZIP = ".gz"  # ending of a compressed file of records
 SEED_FOLDER = "seed"  # and the number of a further seed: in it are the records of that seed
 # What records of earlier formats do not have; they are refused, for what they lack cannot be had
 # from them.
@@ -68,7 +70,8 @@ SINCE_4: dict[str, Any] = {
 OPTIONAL: dict[str, Any] = {"folds": [], "audio_sha256": "", "block_kind": ""}
 # What blocks are.
 SPEAKER, SESSION, RECORDING, UTTERANCE = "speaker", "session", "recording", "utterance"
-BLOCK_KINDS = (SPEAKER, SESSION, RECORDING, UTTERANCE)
+ONE_SESSION = "speaker in one session"
+BLOCK_KINDS = (SPEAKER, ONE_SESSION, SESSION, RECORDING, UTTERANCE)
 OWN_HEAD = "own-ctc"
 OWN_HEAD_BEAM = "own-ctc-beam"  # the same with a beam search
 OWN_HEADS = (OWN_HEAD, OWN_HEAD_BEAM)
@@ -124,9 +127,11 @@ class Record:
         n: utterances or trials.
         n_blocks: blocks (speakers; utterances where no speaker is known).
         counts: see the module.
-        block_kind: what a block is: ``speaker``; ``session``, ``recording`` or ``utterance`` of one
-            speaker where the label is the speaker; ``utterance`` where no speaker is known; empty
-            in records of earlier versions, whose blocks are speakers, and of a codelength.
+        block_kind: what a block is: ``speaker``, or ``speaker in one session`` where the corpus
+            names sessions and has one of each test speaker; ``session``, ``recording`` or
+            ``utterance`` of one speaker where the label is the speaker; ``utterance`` where no
+            speaker is known; empty in records of earlier versions, whose blocks are speakers, and
+            of a codelength.
         groups: column of the manifest (``sex``, ``domain`` ...) -> its value for each of the
             counts' blocks; only columns in which every block has one value.
         higher_is_better: direction of ``metric``.
@@ -314,7 +319,7 @@ def _written(record: Record, written: dict[str, str]) -> dict[str, Any]:
 
 def outcomes_path(path: Path) -> Path:
     """Where the outcomes that belong to a file of records lie."""
-    return path.parent / "outcomes" / path.name
+    return path.parent / "outcomes" / path.name.removesuffix(GZIP)
 
 
 def sha256_of_outcomes(path: Path) -> str | None:
@@ -416,8 +421,10 @@ def _keep_others(path: Path, records: Sequence[Record]) -> Path | None:
 
 
 def iterate_records(path: Path | str) -> Iterator[Record]:
-    """Records of one ``.jsonl`` file or of every one in a folder, in the order of file names and
-    lines.
+    """Records of one file or of every one in a folder, in the order of file names and lines.
+
+    Args:
+        path: see `files_of`.
 
     Raises:
         ProbeError: nothing there, a line that is no record, or one of another format version.
@@ -438,17 +445,27 @@ def _values(path: Path | str) -> Iterator[dict[str, Any]]:
 
 
 def files_of(path: Path | str) -> list[Path]:
-    """The file itself, or every ``.jsonl`` file in a folder, in the order of names, then those in
-    its folders of further seeds, such as ``seed1``.
+    """The file itself, or every ``.jsonl`` and ``.jsonl.gz`` file in a folder, in the order of
+    names, then those in its folders of further seeds, such as ``seed1``.
 
     Raises:
-        ProbeError: nothing there.
+        ProbeError: nothing there, or a file both plain and compressed.
     """
     path = Path(path)
     files = [path]
     if path.is_dir():
-        of_seeds = path.glob(f"{SEED_FOLDER}[0-9]*/*.jsonl")
-        files = [*sorted(path.glob("*.jsonl")), *sorted(of_seeds)]
+        folders = [path, *sorted(path.glob(f"{SEED_FOLDER}[0-9]*/"))]
+        files = [
+            file
+            for folder in folders
+            for file in sorted([*folder.glob("*.jsonl"), *folder.glob(f"*.jsonl{GZIP}")])
+        ]
+        for compressed in (file for file in files if file.suffix == GZIP):
+            if compressed.with_suffix("") in files:
+                raise ProbeError(
+                    f"{compressed}: the same records also stand uncompressed beside it, in "
+                    f"{compressed.with_suffix('').name}. Remove the older file."
+                )
     if not files or not files[0].exists():
         below = path / "results"
         advice = f" Did you mean {below}?" if any(below.glob("*.jsonl")) else ""
@@ -462,8 +479,19 @@ def files_of(path: Path | str) -> list[Path]:
 def lines_of(file: Path) -> list[bytes]:
     """The lines of a file of records: those of bytes, for a name may hold U+2028 and its like,
     where lines of text end too.
+
+    Raises:
+        ProbeError: a compressed file is damaged.
     """
-    return file.read_bytes().splitlines()
+    content = file.read_bytes()
+    if file.suffix == GZIP:
+        try:
+            content = gzip.decompress(content)
+        except (OSError, EOFError, zlib.error) as error:
+            raise ProbeError(
+                f"{file}: no gzip file, or a damaged one ({error}). Copy it again."
+            ) from error
+    return content.splitlines()
 
 
 def record_of(line: bytes, columns: dict[str, bytes]) -> Record:
@@ -518,7 +546,8 @@ def read_records(*paths: Path | str) -> "pd.DataFrame":
     warning that names it.
 
     Args:
-        paths: ``.jsonl`` files or folders of them; a file that several of them name is read once.
+        paths: ``.jsonl`` or ``.jsonl.gz`` files or folders of them; a file that several of them
+            name is read once.
 
     Raises:
         ProbeError: there are no files, or none of them can be read: see `iterate_records`; a field

@@ -2,6 +2,7 @@
 page says what is checked.
 """
 
+import gzip
 import hashlib
 import json
 import math
@@ -27,7 +28,7 @@ from probe.evaluation.kinds.registry import kinds
 from probe.measures.counts import amount_counts, scored_trials, trial_counts, value_of
 from probe.measures.metrics import METRICS
 from probe.record_check import VALUES, check_records, contents
-from probe.records import WEIGHTED, Record, outcomes_path, write_records
+from probe.records import WEIGHTED, Record, outcomes_path, read_records, write_records
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = (ROOT / "docs" / "records.md").read_text(encoding="utf-8")
@@ -436,6 +437,25 @@ def test_outcomes_that_are_not_those_of_the_records_are_found(tmp_path: Path) ->
     assert check_records([tmp_path]) == (LINES, [])
     changed(path, 3, lambda item: item.update(outcomes_sha256=""))
     assert [item[:2] for item in found(path)] == [(3, "outcomes_sha256")]
+
+
+def test_compressed_records_are_read_and_checked_like_plain_ones(
+    tmp_path: Path, lines: bytes
+) -> None:
+    plain, packed = tmp_path / "a.jsonl", tmp_path / "a.jsonl.gz"
+    plain.write_bytes(lines)
+    table = read_records(tmp_path).drop(columns="file")
+    packed.write_bytes(gzip.compress(lines))
+    with pytest.raises(ProbeError, match=r"a\.jsonl\.gz: the same records also stand uncompressed"):
+        read_records(tmp_path)
+    plain.unlink()
+    assert read_records(tmp_path).drop(columns="file").astype(str).equals(table.astype(str))
+    assert check_records([tmp_path]) == (LINES, [])
+    packed.write_bytes(gzip.compress(lines.replace(b'"n":', b'"n":1')))
+    assert check_records([packed])[1]
+    packed.write_bytes(gzip.compress(lines)[:-9])
+    with pytest.raises(ProbeError, match=r"a\.jsonl\.gz: no gzip file, or a damaged one"):
+        read_records(tmp_path)
 
 
 def test_options_that_do_not_go_together_are_refused(tmp_path: Path) -> None:

@@ -3,13 +3,16 @@
 from pathlib import Path
 
 from probe.evaluation.unfinished import FOLDER
-from probe.records import SEED_FOLDER
+from probe.records import GZIP, SEED_FOLDER
+from probe.store.claims import ENDING
 from probe.store.status import Status, claimed_names, workers_in
+
+RECORDS = ("*.jsonl", f"*.jsonl{GZIP}")
 
 
 def holds_results(folder: Path) -> bool:
     """Whether runs have written records, parts of them or claims into a folder."""
-    patterns = ("*.jsonl", f"{FOLDER}/*/", "*.claim")
+    patterns = (*RECORDS, f"{FOLDER}/*/", f"*{ENDING}")
     return any(True for pattern in patterns for _ in folder.glob(pattern))
 
 
@@ -29,6 +32,6 @@ def _status(folder: Path) -> Status:
     workers = workers_in(folder)
     running = claimed_names(workers)
     begun = sorted({path.name.rpartition("-")[0] for path in folder.glob(f"{FOLDER}/*/")})
-    done = sum(1 for _ in folder.glob("*.jsonl"))
+    done = sum(1 for pattern in RECORDS for _ in folder.glob(pattern))
     left = [name for name in begun if name not in running]
     return Status(folder, None, done, running, left, workers)
