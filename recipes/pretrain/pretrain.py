@@ -13,10 +13,10 @@ again it goes on from there, within rounds 1 to 3 from the last multiple of 250 
     round 3   the same with few masks
     export    writes config.json, preprocessor_config.json and float16 weights
 
-In rounds 1 and 2 about half of the frames are masked, in round 3 about a sixth. The encoder hears a disturbed signal (another
-voice, noise, a room, a telephone's band) and predicts the classes of the clean one. Clusters are of
-cepstra with the mean and variance of each recording removed, so that they say little about the
-speaker.
+In rounds 1 and 2 about half of the frames are masked, in round 3 about a sixth. The encoder hears a
+disturbed signal (another voice, noise, a room, a telephone's band) and predicts the classes of the
+clean one. Clusters are of cepstra with the mean and variance of each recording removed, so that
+they say little about the speaker.
 
 Sources: W.-N. Hsu et al., HuBERT, TASLP 29 (2021), for masked prediction of clusters; A. Baevski et
 al., data2vec, ICML 2022, for the encoder; S. Chen et al., WavLM, JSTSP 16 (2022), for disturbed
