@@ -16,7 +16,6 @@ from probe.reporting.tables.files import write_tables
 from probe.reporting.tables.similarity_tables import write_similarity
 
 DEMO = "demo"
-README_CURVES = {"task": ["sounds-shift", "voices"], "metric": ["accuracy"]}
 BASE, LARGE = "random:facebook/wav2vec2-base", "random:facebook/wav2vec2-large-robust"
 # Kind of `probe plot` -> what of the records is legible in one picture. The pictures curves.png and
 # det.png are of the kinds layers and det.
@@ -43,7 +42,6 @@ def rebuild(results: Path) -> None:
         plot(kind, files or [results], results / "figures" / f"{kind}.svg", only)
     demo = read_records(results / DEMO)
     write_tables(demo, results / DEMO)
-    plot("layers", [results / DEMO], results / DEMO / "layers.svg", README_CURVES)
     with contextlib.chdir(results.parent):  # the page shows where its records lie
         place = Path(results.name) / DEMO
         write_report(
