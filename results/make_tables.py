@@ -44,9 +44,7 @@ def rebuild(results: Path) -> None:
     write_tables(demo, results / DEMO)
     with contextlib.chdir(results.parent):  # the page shows where its records lie
         place = Path(results.name) / DEMO
-        write_report(
-            demo, place / "report.html", [place], title=TITLE
-        )
+        write_report(demo, place / "report.html", [place], title=TITLE)
 
 
 if __name__ == "__main__":
