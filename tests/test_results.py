@@ -73,7 +73,7 @@ def test_committed_texts_of_the_demo_are_those_of_its_records(
     """The small form of the next test: without pictures, of the demo alone."""
     monkeypatch.setitem(sys.modules, "matplotlib", None)  # so that nothing is drawn
     paths = write_tables(read_records(RESULTS / "demo"), tmp_path)
-    assert len(paths) > 8
+    assert len(paths) > 6
     differing = [p.name for p in paths if shown(p) != shown(RESULTS / "demo" / p.name)]
     assert not differing, "run `make tables`"
 
