@@ -26,7 +26,7 @@ from probe.reporting.tables.files import write_tables
 TWIN = RANDOM + NANO
 BASELINES = ("fbank", "mfcc")
 # Model -> the layers that are extracted; None means all that it has.
-LAYERS = {NANO: "conv,0-6", TWIN: "conv,0-6", **dict.fromkeys(BASELINES)}
+LAYERS: dict[str, str | None] = {NANO: "conv,0-6", TWIN: "conv,0-6", **dict.fromkeys(BASELINES)}
 CLEAN, PHONE = DOMAINS
 SOUNDS, SHIFT, VOICES = "sounds", "sounds-shift", "voices"
 # The demo's questions; the files lie in its folder, as examples for questions of one's own.
