@@ -274,12 +274,12 @@ def test_the_ctc_head_of_a_layer_reads_whitened_frames_and_a_sum_standardised_on
     generator = np.random.default_rng(0)
     frames = [generator.normal(size=(40, 4)).cumsum(1).astype(np.float32) for _ in range(8)]
 
-    def covariance(**settings: int) -> np.ndarray:
+    def condition(**settings: int) -> float:
         probe = CTCProbe(HeadSettings("linear", join=join, **settings))
         train, dev = probe.prepare(frames, ["ab"] * 8, frames[:2])
         assert all(torch.equal(train.frames[i], dev[i]) for i in range(2))
-        return np.cov(np.concatenate([rows.numpy() for rows in train.frames]).T)
+        rows = np.concatenate([rows.numpy() for rows in train.frames])
+        return float(np.linalg.cond(np.cov(rows.T)))
 
-    n = 4 * join
-    np.testing.assert_allclose(covariance(), np.eye(n), atol=0.05)
-    assert np.abs(covariance(n_mixed=2) - np.eye(n)).max() > 0.5
+    assert condition() < 4
+    assert condition(n_mixed=2) > 15

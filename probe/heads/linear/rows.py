@@ -14,7 +14,7 @@ BLOCK_ROWS = (
     2048  # the products of a block with the weights of some strengths fit into a core's cache
 )
 
-FLOOR = 1e-3  # of the mean variance, below which `Whitener` does not amplify a direction further
+FLOOR = 0.1  # of the mean variance, below which `Whitener` hardly amplifies a direction further
 
 
 class RowTable(Protocol):
@@ -155,7 +155,7 @@ class Standardizer:
 
 @dataclass(frozen=True)
 class Whitener:
-    """The map that gives the training rows mean 0 and nearly the identity as covariance.
+    """The map that gives the training rows mean 0 and directions of about equal variance.
 
     The map is symmetric (ZCA, Bell & Sejnowski 1997), so each dimension still stands for the same
     feature. It does not change which linear heads exist; it changes how fast gradients find them:
@@ -174,8 +174,8 @@ class Whitener:
     def of(cls, rows: np.ndarray | RowTable) -> "Whitener":
         """Return the map for (row, dim) values, computed in float64 in two passes.
 
-        Directions with less than `FLOOR` of the mean variance are scaled by the root of about this
-        share and no further, because what they hold is mostly noise.
+        A direction of variance v, whose mean over directions is m, is divided by the root of
+        v + `FLOOR` m. So weak directions, which hold mostly noise, stay weak.
         """
         rows = as_rows(rows)
         standardizer = Standardizer.of(rows)
