@@ -43,6 +43,9 @@ tables-check:    ## are the committed tables those of the committed records?
 golden:          ## rewrite the golden files of the tests
 	GOLDEN=write $(PYTHON) -m pytest -q tests/reporting/test_tables.py tests/reporting/test_grid.py tests/reporting/test_robustness.py tests/evaluation/test_presets.py
 
+site:            ## build the documentation site in site/; needs the extra [site]
+	NO_MKDOCS_2_WARNING=1 PYTHONPATH=. $(PYTHON) -m mkdocs build
+
 wheel-demo:      ## build the wheel and run the demo from it outside the checkout
 	rm -rf build dist
 	$(PYTHON) -m build --wheel --outdir dist .
@@ -50,4 +53,4 @@ wheel-demo:      ## build the wheel and run the demo from it outside the checkou
 	  && cd $$folder && PYTHONPATH=$$folder/site $(abspath $(PYTHON)) -m probe demo --to demo \
 	  && ls demo/table.md demo/curves.png && rm -rf $$folder
 
-.PHONY: help check format format-check lint types test nightly slow tables tables-check demo-records golden wheel-demo
+.PHONY: help check format format-check lint types test nightly slow tables tables-check demo-records golden site wheel-demo

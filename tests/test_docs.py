@@ -8,12 +8,15 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+import probe
 from probe.cli import cli
 from probe.evaluation.kinds.registry import kinds
 from probe.protocols import ready_tasks
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+INDEX = (ROOT / "docs" / "index.md").read_text(encoding="utf-8")
+PYTHON = (ROOT / "docs" / "python.md").read_text(encoding="utf-8")
 PAGES = [
     *ROOT.glob("*.md"),
     *ROOT.glob("docs/*.md"),
@@ -22,9 +25,23 @@ PAGES = [
 ]
 
 
-def test_every_command_is_in_the_readme() -> None:
+def test_every_command_is_in_the_index() -> None:
     for name in cli.commands:
-        assert f"probe {name}" in README
+        assert f"probe {name}" in INDEX
+
+
+def test_the_index_links_every_page() -> None:
+    pages = {page.name for page in ROOT.glob("docs/*.md")} - {"index.md"}
+    assert pages <= set(re.findall(r"\]\(([\w-]+\.md)", INDEX))
+
+
+def test_the_readme_is_short() -> None:
+    assert len(README.splitlines()) <= 120
+
+
+def test_the_python_page_names_every_public_function_that_exists() -> None:
+    for name in re.findall(r"`probe\.(\w+)", PYTHON):
+        assert name in dir(probe)
 
 
 def test_every_ready_task_and_every_key_is_documented() -> None:
@@ -34,10 +51,10 @@ def test_every_ready_task_and_every_key_is_documented() -> None:
     assert {key for key in keys if not re.search(rf"`{key}\b", page)} == set()
 
 
-def test_the_python_example_of_the_readme_runs(
+def test_the_python_example_runs(
     tones: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (example,) = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+    (example,) = re.findall(r"```python\n(.*?)```", PYTHON, flags=re.DOTALL)
     tones().rename(tmp_path / "corpus.csv")
     monkeypatch.chdir(tmp_path)
     names: dict = {}
@@ -59,7 +76,7 @@ def test_every_command_line_of_the_readme_is_understood() -> None:
     ]
     assert len(lines) >= 4
     for line in lines:
-        name, *arguments = line.split()[1:]
+        name, *arguments = shlex.split(line, comments=True)[1:]
         cli.commands[name].make_context(name, list(arguments))
 
 

@@ -1,0 +1,85 @@
+"""Hooks of the documentation site: pages that lie outside `docs/`, and pages made of the code.
+
+In the repository every link leads to a file. On the site, links to files that are pages lead to the
+pages, and links to other files of the repository become plain text.
+"""
+
+import re
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from mkdocs.structure.files import File, Files
+
+import probe
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = {
+    "tasks/README.md": "tasks.md",
+    "results/README.md": "results.md",
+    "CONTRIBUTING.md": "contributing.md",
+    "CHANGELOG.md": "changelog.md",
+    "SECURITY.md": "security.md",
+    "CODE_OF_CONDUCT.md": "conduct.md",
+    "README.md": "index.md",
+}
+LINK = re.compile(r"(!?)\[((?:[^\[\]]|\[[^\]]*\])*)\]\(([^)#\s]*)(#[^)\s]*)?\)")
+COMMANDS = """\
+# Commands
+
+::: mkdocs-click
+    :module: probe.cli
+    :command: cli
+    :prog_name: probe
+    :style: table
+    :depth: 1
+"""
+
+
+def on_files(files: Files, config: Any) -> Files:
+    """Add the pages outside `docs/`, their pictures, and the reference."""
+    for source, page in PAGES.items():
+        if page == "index.md":
+            continue
+        text = (ROOT / source).read_text(encoding="utf-8")
+        files.append(File.generated(config, page, content=text))
+        for target in pictures(source, text):
+            if files.get_file_from_path(target) is None:
+                files.append(File.generated(config, target, abs_src_path=str(ROOT / target)))
+    names = sorted(name for name in probe.__all__ if not name.startswith("__"))
+    entries = [f"::: {getattr(probe, name).__module__}.{name}" for name in names]
+    api = "# Python reference\n\n" + "\n\n".join(entries) + "\n"
+    files.append(File.generated(config, "api.md", content=api))
+    files.append(File.generated(config, "commands.md", content=COMMANDS))
+    return files
+
+
+def on_page_markdown(markdown: str, page: Any, files: Files, **_: Any) -> str:
+    """Rewrite the links of a page for the site."""
+    sources = {name: source for source, name in PAGES.items() if name != "index.md"}
+    source = sources.get(page.file.src_uri, f"docs/{page.file.src_uri}")
+
+    def rewritten(match: re.Match[str]) -> str:
+        mark, text, target, anchor = match.groups()
+        if not target or "://" in target or target.startswith("mailto:"):
+            return match[0]
+        path = resolved(source, target)
+        name = PAGES.get(path, path.removeprefix("docs/"))
+        if files.get_file_from_path(name) is None:
+            return text
+        return f"{mark}[{text}]({name}{anchor or ''})"
+
+    return LINK.sub(rewritten, markdown)
+
+
+def pictures(source: str, text: str) -> list[str]:
+    """Paths, from the root, of the pictures of a page."""
+    targets = (match[3] for match in LINK.finditer(text) if match[1])
+    return [resolved(source, target) for target in targets if "://" not in target]
+
+
+def resolved(source: str, target: str) -> str:
+    """The path from the root of what a page of the repository links to."""
+    parts: list[str] = []
+    for part in (PurePosixPath(source).parent / target).parts:
+        parts = parts[:-1] if part == ".." else [*parts, part]
+    return "/".join(parts)
