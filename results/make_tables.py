@@ -24,14 +24,14 @@ from probe.reporting.tables.pivot import arranged, pivoted
 from probe.reporting.tables.score_tables import layers_by_question
 
 RECORDS, DEMO = "records", "demo"
-BEGIN, END = "<!-- table: {} (make tables) -->\n\n", "\n<!-- end of table -->\n"
+BEGIN, END = "<!-- table: {} (make tables) -->\n", "<!-- end of table -->\n"
 CLEAN = parse_term("condition=clean")
 # What the README shows, of the tables and curves of results/README.md.
 SHORT_TABLE = [
-    parse_term("task=speaker-id,speaker-verify,phone-frames,word-id"),
-    parse_term("model!=*-random"),
+    parse_term("task=phone-frames,speaker-id,speaker-verify"),
+    parse_term("model!=Silero-VAD"),
 ]
-CURVES = [parse_term("task=speaker-id,phone-frames,word-id"), parse_term("metric=accuracy")]
+CURVES = [parse_term("task=phone-frames,speaker-id"), parse_term("metric=accuracy")]
 DEMO_CURVES = {"task": ["speaker-id", "word-id", "asr-ctc"], "metric": ["accuracy", "wer"]}
 
 
@@ -44,7 +44,7 @@ def tables(records: pd.DataFrame) -> dict[str, str]:
         "all tasks": to_markdown(arranged(clean, "models")),
         "encoders": to_markdown(arranged(clean, "models", terms=SHORT_TABLE)),
         "conditions": to_markdown(
-            pivoted(conditions, ["model"], ["condition"], terms=of_conditions)
+            pivoted(conditions, ["model"], ["condition"], terms=of_conditions), "###"
         ),
     }
 
@@ -54,7 +54,7 @@ def filled(page: str, texts: dict[str, str]) -> str:
     for name, text in texts.items():
         before, begin, rest = page.partition(BEGIN.format(name))
         if begin:
-            page = before + begin + text + END + rest.partition(END)[2]
+            page = f"{before}{begin}\n{text}\n{END}{rest.partition(END)[2]}"
     return page
 
 

@@ -12,7 +12,8 @@ speech=$(realpath "$PROBE_SPEECH")
 work=${WORK:-$root/work}
 mkdir -p "$work/records"
 cd "$work"
-ln -sfn "$speech" speech  # so that records name no folder of this machine
+ln -sfn "$speech" speech  # links, so that records name no folder of this machine
+ln -sfn "$root/results/tasks" tasks
 export PYTHONPATH=$root/recipes/encoders${PYTHONPATH:+:$PYTHONPATH}
 declare -A specs=(
   [fbank]=fbank
@@ -23,9 +24,9 @@ declare -A specs=(
   [Distill-MOS]=plugin:encoders:DistillMOS
   [Silero-VAD]=plugin:encoders:SileroVAD
 )
-names=(fbank mfcc)
-for name in GE2E Silero-VAD data2vec-audio-nano Distill-MOS whisper-base; do
-  names+=("$name" "$name-random")
+names=("${!specs[@]}")
+for name in whisper-base data2vec-audio-nano GE2E; do
+  names+=("$name-random")
   specs[$name-random]=random:${specs[$name]}
 done
 
@@ -40,14 +41,16 @@ for name in "${names[@]}"; do
   model=$name=${specs[$name]}
   [ "$name" = "${specs[$name]}" ] && model=$name
   date "+%T $name"
+  extract sentences_aligned
+  ask phone-frames sentences_aligned --labels speech/sentences_phones.csv
+  [ "$name" = whisper-base-random ] && continue  # an utterance costs as much as 30 s
   extract speakers_shared --view meanstd
+  case $name in *-random) ask tasks/speaker-id.toml speakers_shared && continue ;; esac
   ask gender-id speakers_disjoint
   ask speaker-verify speakers_disjoint --trials speech/trials_test.csv --dev-trials speech/trials_dev.csv
   extract speakers_shared --view meanstd --only test "${disturbed[@]}"
-  ask speaker-id speakers_shared --condition clean "${disturbed[@]}"
-  extract sentences_aligned
-  ask phone-frames sentences_aligned --labels speech/sentences_phones.csv
-  case $name in whisper-base-random) continue ;; esac  # an utterance costs as much as 30 s
+  ask tasks/speaker-id.toml speakers_shared --condition clean "${disturbed[@]}"
+  [ "$name" = Distill-MOS ] && continue  # it hears 7.68 s for every digit
   extract digits_crossdomain --limit 80 --view meanstd
-  ask word-id digits_crossdomain --limit 80
+  ask tasks/word-id.toml digits_crossdomain --limit 80
 done
