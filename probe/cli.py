@@ -14,7 +14,7 @@ from typing import Any, NoReturn, TextIO, cast
 
 import click
 
-from probe.commands import corpora, evaluation, features, models, reports
+from probe.commands import corpora, evaluation, features, models, reports, status
 from probe.commands.help import Workflow
 from probe.commands.messages import Messages, say_held_warnings
 from probe.commands.printing import plain
@@ -41,7 +41,7 @@ STEPS = {
     "Report": (reports.table, reports.report, reports.plot, reports.compare),
     "Inspect": (
         *(corpora.data, models.models, evaluation.tasks, features.show),
-        *(features.verify, reports.records, models.doctor),
+        *(status.status, features.verify, reports.records, models.doctor),
     ),
 }
 

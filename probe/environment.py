@@ -1,7 +1,6 @@
 """What a result was computed with: versions, processor, commit. It loads no heavy library."""
 
 import functools
-import importlib
 import os
 import platform
 import signal
@@ -26,19 +25,16 @@ PACKAGES = (
 
 
 def require_posix() -> None:
-    """Refuse a system without file locks and the signals of schedulers.
+    """Refuse a system without the signals of schedulers.
 
     Raises:
         ProbeError: the system is not supported.
     """
-    try:
-        importlib.import_module("fcntl")
-        _ = signal.SIGUSR1
-    except (ImportError, AttributeError) as error:
+    if not hasattr(signal, "SIGUSR1"):
         raise ProbeError(
             f"this system ({platform.system() or 'unknown'}) is not supported: layerprobe runs on "
             "Linux and macOS, and on Windows through WSL (the Windows Subsystem for Linux)."
-        ) from error
+        )
 
 
 @functools.cache

@@ -52,15 +52,7 @@ def write_atomically(path: Path, data: bytes) -> None:
 def _write_and_rename(path: Path, data: bytes) -> None:
     temporary = temporary_name(path)
     try:
-        # A signal may come while it is made.
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
-        try:
-            rest = memoryview(data)
-            while rest:
-                rest = rest[os.write(descriptor, rest) :]
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        write_new(temporary, data)
         temporary.replace(path)
     except FileExistsError:  # another run's
         raise
@@ -68,6 +60,30 @@ def _write_and_rename(path: Path, data: bytes) -> None:
         temporary.unlink(missing_ok=True)
         raise
     sync(path.parent)
+
+
+def write_new(path: Path, data: bytes) -> None:
+    """Create a file that does not exist yet, write it and wait until it is on the disk.
+
+    Raises:
+        FileExistsError: it exists, and stays as it is.
+        OSError: as the operating system reports it; the file is removed.
+    """
+    try:
+        # A signal may come while it is made.
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+        try:
+            rest = memoryview(data)
+            while rest:
+                rest = rest[os.write(descriptor, rest) :]
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except FileExistsError:  # another run's
+        raise
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
 
 
 def free_bytes(path: Path) -> int:

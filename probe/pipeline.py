@@ -17,6 +17,7 @@ from probe.data.conditions.condition import (
 from probe.data.conditions.grammar import CLEAN
 from probe.data.corpus import Corpus, load_corpus
 from probe.data.trials import load_trials
+from probe.engines.share import WHOLE, Share
 from probe.errors import ProbeError
 from probe.evaluation.condition_plan import Hearing, asked_under, hearings
 from probe.evaluation.prechecks import askable, check, stores_of
@@ -235,8 +236,12 @@ def run_tasks(
     to: Path,
     scope: Scope = SCOPE,
     training: Training = TRAINING,
+    share: Share = WHOLE,
 ) -> Runs:
     """Runs every task on every model's features, as far as they can be asked.
+
+    Args:
+        share: of the pairs of a model and a task; the others are left to other runs.
 
     Raises:
         ProbeError: nothing can be asked at all.
@@ -245,13 +250,25 @@ def run_tasks(
     log_columns(loaded, tasks)
     training = replace(training, device=choose_device(training.device))
     tasks = [asked_under(task, scope.conditions) for task in tasks]
+    names = distinct_models(models)
+    own = {
+        task.name: [model for model in names if share.has(f"{model.name}, {task.name}")]
+        for task in tasks
+    }
+    if not share.is_whole:
+        text = "share %s has %d of %d pairs of a model and a task"
+        log.info(text, share, sum(map(len, own.values())), len(names) * len(tasks))
+        tasks = [task for task in tasks if own[task.name]]
+    if not tasks:
+        return Runs()
     possible, refused = askable(
         {task.name: task for task in tasks}, lambda task: check(task, loaded, scope, training.seed)
     )
     pairs = {
         f"{model.name}, {task.name}": (model, task)
-        for model in distinct_models(models)
+        for model in names
         for task in possible
+        if model in own[task.name]
     }
     ready, without_features = askable(
         pairs, lambda pair: stores_of(pair[1], pair[0], loaded.limited(scope.limit), features)

@@ -70,7 +70,8 @@ SINCE_4: dict[str, Any] = {
 OPTIONAL: dict[str, Any] = {"folds": [], "audio_sha256": "", "block_kind": ""}
 # What blocks are.
 SPEAKER, SESSION, RECORDING, UTTERANCE = "speaker", "session", "recording", "utterance"
-BLOCK_KINDS = (SPEAKER, SESSION, RECORDING, UTTERANCE)
+ONE_SESSION = "speaker in one session"
+BLOCK_KINDS = (SPEAKER, ONE_SESSION, SESSION, RECORDING, UTTERANCE)
 OWN_HEAD = "own-ctc"
 OWN_HEAD_BEAM = "own-ctc-beam"  # the same with a beam search
 OWN_HEADS = (OWN_HEAD, OWN_HEAD_BEAM)
@@ -126,9 +127,11 @@ class Record:
         n: utterances or trials.
         n_blocks: blocks (speakers; utterances where no speaker is known).
         counts: see the module.
-        block_kind: what a block is: ``speaker``; ``session``, ``recording`` or ``utterance`` of one
-            speaker where the label is the speaker; ``utterance`` where no speaker is known; empty
-            in records of earlier versions, whose blocks are speakers, and of a codelength.
+        block_kind: what a block is: ``speaker``, or ``speaker in one session`` where the corpus
+            names sessions and has one of each test speaker; ``session``, ``recording`` or
+            ``utterance`` of one speaker where the label is the speaker; ``utterance`` where no
+            speaker is known; empty in records of earlier versions, whose blocks are speakers, and
+            of a codelength.
         groups: column of the manifest (``sex``, ``domain`` ...) -> its value for each of the
             counts' blocks; only columns in which every block has one value.
         higher_is_better: direction of ``metric``.

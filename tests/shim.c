@@ -117,6 +117,7 @@ ssize_t pread(int descriptor, void *data, size_t n, off_t offset) {
 ssize_t pread64(int descriptor, void *data, size_t n, off64_t offset) {
     return refuse(descriptor) ? -1 : REAL(pread64)(descriptor, data, n, offset);
 }
+/* NFS without a lock daemon and Lustre without flock: no lock of either kind. */
 int flock(int descriptor, int operation) {
     if (refused == ENOLCK) {
         errno = ENOLCK;
@@ -124,6 +125,20 @@ int flock(int descriptor, int operation) {
     }
     return REAL(flock)(descriptor, operation);
 }
+#define LOCKER(name)                                                                                                 \
+    int name(int descriptor, int command, ...) {                                                                     \
+        va_list more;                                                                                                \
+        va_start(more, command);                                                                                     \
+        void *argument = va_arg(more, void *);                                                                       \
+        va_end(more);                                                                                                \
+        if (refused == ENOLCK && (command == F_SETLK || command == F_SETLKW || command == F_GETLK)) {                \
+            errno = ENOLCK;                                                                                          \
+            return -1;                                                                                               \
+        }                                                                                                            \
+        return REAL(name)(descriptor, command, argument);                                                            \
+    }
+LOCKER(fcntl)
+LOCKER(fcntl64)
 
 int rename(const char *from, const char *to) {
     if (beneath(to) && strike() == 1) return -1;
@@ -132,6 +147,14 @@ int rename(const char *from, const char *to) {
 int renameat(int a, const char *from, int b, const char *to) {
     if (beneath(to) && strike() == 1) return -1;
     return REAL(renameat)(a, from, b, to);
+}
+int link(const char *from, const char *to) {
+    if (beneath(to) && strike() == 1) return -1;
+    return REAL(link)(from, to);
+}
+int linkat(int a, const char *from, int b, const char *to, int flags) {
+    if (beneath(to) && strike() == 1) return -1;
+    return REAL(linkat)(a, from, b, to, flags);
 }
 int unlink(const char *path) {
     if (beneath(path) && strike() == 1) return -1;

@@ -520,7 +520,6 @@ def test_signals_end_with_their_code_and_a_store_that_continues(
 
 ELSEWHERE = """
 import signal, sys
-sys.modules["fcntl"] = None
 for name in ("SIGUSR1", "SIGALRM", "setitimer"):
     delattr(signal, name)
 import probe

@@ -112,9 +112,5 @@ def write_manifest(
 
 def files_of(root: Path) -> dict[str, bytes]:
     """Everything beneath a folder except locks and leftovers of killed processes."""
-    paths = [
-        path
-        for path in root.rglob("*")
-        if path.is_file() and path.name != "lock" and path.suffix != ".tmp"
-    ]
+    paths = [path for path in root.rglob("*") if path.is_file() and path.suffix != ".tmp"]
     return {str(path.relative_to(root)): path.read_bytes() for path in paths}

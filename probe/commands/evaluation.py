@@ -26,6 +26,7 @@ from probe.commands.options import (
     scope_options,
     seed_and_again_options,
     seed_option,
+    shard_option,
     show_search_option,
     split_corpus_options,
     stored_scope_options,
@@ -43,6 +44,7 @@ from probe.commands.printing import (
 )
 
 if TYPE_CHECKING:
+    from probe.engines.share import Share
     from probe.evaluation.run import Training
     from probe.evaluation.similarity_sides import Comparing
     from probe.evaluation.tasks import Task
@@ -59,6 +61,7 @@ if TYPE_CHECKING:
 @option("--to", required=True, type=PATH, metavar="DIR", help="Folder of records.")
 @stored_scope_options
 @training_options
+@shard_option
 @show_search_option
 def run(
     tasks: "list[Task]",
@@ -68,6 +71,7 @@ def run(
     to: Path,
     scope: "Scope",
     training: "Training",
+    share: "Share",
     show_search: bool,
 ) -> None:
     """Train and score heads on every layer of stored features.
@@ -83,7 +87,7 @@ def run(
     from probe.records import frame_of
     from probe.reporting.tables.score_tables import search_table
 
-    finished = run_tasks(models, tasks, corpus, features, to, scope, training)
+    finished = run_tasks(models, tasks, corpus, features, to, scope, training, share)
     say_held_warnings()
     for path in finished.paths:
         click.echo(str(path), err=True)

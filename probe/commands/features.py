@@ -21,6 +21,7 @@ from probe.commands.options import (
     layers_option,
     models_options,
     sha256_option,
+    shard_option,
 )
 from probe.commands.printing import (
     exit_with_failures,
@@ -62,6 +63,7 @@ store_argument = click.argument("store", type=PATH)
         type=click.Choice(["train", "dev", "test"]),
         help="Extract only rows of this split (repeatable; default: all).",
     ),
+    shard_option,
 )
 @condition_options
 @dry_run_option
@@ -77,7 +79,8 @@ def extract(
 ) -> None:
     """Extract every layer of every utterance into feature stores.
 
-    Only what is missing is extracted: an interrupted run continues where it stopped.
+    Only what is missing is extracted: an interrupted run continues where it stopped. Several runs
+    may work on one store at the same time.
 
     \b
     Examples:

@@ -14,6 +14,7 @@ from probe.errors import UsageError
 
 if TYPE_CHECKING:
     from probe.data.conditions.condition import Condition
+    from probe.engines.share import Share
     from probe.evaluation.run import Training
     from probe.evaluation.tasks import Task
     from probe.evaluation.trial_lists import Scope
@@ -252,6 +253,22 @@ show_search_option = option(
     is_flag=True,
     group=TRAINING,
     help="Also print every setting that was tried, with its dev score.",
+)
+
+
+def _share(_context: click.Context, _option: click.Parameter, text: str) -> "Share":
+    from probe.engines.share import Share
+
+    return Share.parse(text)
+
+
+shard_option = option(
+    "--shard",
+    "share",
+    default="1/1",
+    metavar="I/N",
+    callback=_share,
+    help="Do only share I of N of the work, for N runs that a scheduler starts (docs/cluster.md).",
 )
 dry_run_option = option(
     "--dry-run", is_flag=True, help="Print the plan (utterances, hours, bytes, free disk) and stop."
@@ -521,6 +538,15 @@ _extraction_options = together(
     memory_option,
     device_option,
     limit_option,
+    option(
+        "--take-over",
+        "dead_hosts",
+        multiple=True,
+        metavar="HOST",
+        group=STORAGE,
+        help="Extract at once what a run on HOST had begun, because that host is dead "
+        "(repeatable; without it after 5 minutes).",
+    ),
 )
 running_options = built("running", _running, sha256_option, _model_form_options, device_option)
 

@@ -1,7 +1,8 @@
 """What is resampled together, and therefore what an interval is about.
 
-Blocks are speakers, and intervals are about other speakers. A task that names the speakers
-themselves cannot be about others, so its blocks are sessions or recordings of one speaker.
+Blocks are speakers, and intervals are about other speakers. Where each of them was recorded in one
+session only, the interval cannot say what their other sessions would give. A task that names the
+speakers themselves cannot be about others, so its blocks are sessions or recordings of one speaker.
 """
 
 from collections import Counter
@@ -10,7 +11,7 @@ from dataclasses import dataclass, field
 
 from probe.data.corpus import Utterance
 from probe.data.intervals import LabelledInterval
-from probe.records import RECORDING, SESSION, SPEAKER, UTTERANCE
+from probe.records import ONE_SESSION, RECORDING, SESSION, SPEAKER, UTTERANCE
 
 # Columns that name what was recorded at one time, the first that every row has; readers of
 # VoxCeleb and LibriSpeech give the last two.
@@ -66,11 +67,19 @@ def incomplete_sessions(utterances: Sequence[Utterance]) -> list[str]:
     return sentences
 
 
+def has_one_session_each(utterances: Sequence[Utterance]) -> bool:
+    """Whether the corpus names sessions and no test speaker was recorded in a second one."""
+    column = session_column(utterances)
+    tested = {(item.speaker, item.label(column)) for item in utterances if item.split == "test"}
+    return bool(column and tested) and len(tested) == len({speaker for speaker, _ in tested})
+
+
 def blocks_of(column: str, utterances: Sequence[Utterance]) -> Blocks:
     """The blocks of a task that predicts a column, on these rows of a corpus."""
     if column != "speaker":
-        known = any(item.speaker for item in utterances)
-        return BY_SPEAKER if known else Blocks(UTTERANCE)
+        if not any(item.speaker for item in utterances):
+            return Blocks(UTTERANCE)
+        return Blocks(ONE_SESSION) if has_one_session_each(utterances) else BY_SPEAKER
     if session := session_column(utterances):
         names = {
             item.key: f"{session} {item.label(session)} of {item.speaker}" for item in utterances

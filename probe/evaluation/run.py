@@ -41,13 +41,14 @@ from probe.evaluation.score_records import (
 )
 from probe.evaluation.tasks import Task, open_task, same_question
 from probe.evaluation.trial_lists import SCOPE, Scope, intervals_of, trial_lists
-from probe.evaluation.unfinished import Unfinished, unfinished_folder
+from probe.evaluation.unfinished import Unfinished, short_name, unfinished_folder
 from probe.files import require_writable, sha256_of_json
 from probe.measures.metrics import metric_of
 from probe.model_names import ModelName
 from probe.models.catalogue import choose_device
 from probe.models.encoder import device_name
 from probe.records import SEED_FOLDER, Record, iterate_records, sha256_of_outcomes, write_records
+from probe.store.claims import Claims
 from probe.store.feature_store import FeatureStore
 
 log = logging.getLogger("probe")
@@ -233,64 +234,76 @@ def _train(job: _Job, hearing: Hearing, title: str, done: Run) -> None:
     paths = {
         condition: job.results / f"{stem(fields)}.jsonl" for condition, fields in common.items()
     }
-    if not job.training.again:
+
+    def is_there() -> bool:
+        """Whether finished records of this very question are there; they are added then."""
+        if job.training.again:
+            return False
         folders = [store.path for store in stores.values()]
         finished = [
             _finished(path, folders, common[condition], shas) for condition, path in paths.items()
         ]
-        if all(finished):
-            log.info(
-                "%s: there already; --again trains anew",
-                listed([str(path) for path in paths.values()]),
-            )
-            done.paths.extend(paths.values())
-            done.records.extend(record for records in finished for record in records)
-            return
+        if not all(finished):
+            return False
+        log.info(
+            "%s: there already; --again trains anew", listed([str(path) for path in paths.values()])
+        )
+        done.paths.extend(paths.values())
+        done.records.extend(record for records in finished for record in records)
+        return True
+
+    if is_there():
+        return
     require_writable(job.results)
-    if not done.paths:
-        _warn_of_spellings(task, corpus, intervals)
-    own = next(iter(common.values()))
-    parts = _unfinished(job, own, shas, features, hearing)
-    of_folds: dict[str, list[Score]] = {}
-    with progress_of(title) as progress:
-        progress.split(len(folds))
-        for fold, part in folds.items():
-            problem = replace(
-                problem_of(task, part, hearing, lists, intervals, features.usable),
-                seed=job.training.seed,
-                device=job.device,
-                memory_bytes=job.training.memory_bytes,
-                progress=progress,
-                unfinished=parts,
-                place=f"fold {fold}: " if fold else "",
-            )
-            with named_in_errors(task, fold):
-                of_fold = _scores(task, problem, features)
-            voices = training_speakers(task, problem.train)
-            of_folds[fold] = [with_shared_speakers(score, voices) for score in of_fold]
-    warn_of_edges(task.name, job.model, [score for some in of_folds.values() for score in some])
-    scores = pooled(of_folds)
-    fields = {
-        "seconds": round(time.monotonic() - started + parts.seconds, 2),
-        "arguments": _arguments(job, hearing),
-    }
-    blocks = blocks_of(task.inner.settings.predicted_column, corpus.utterances)
-    context = RecordContext(
-        order={layer: index for index, layer in enumerate(features.layers)},
-        n_blocks=n_blocks(features.store.recipe),
-        groups=groups_of(corpus, blocks),
-        block_kind=blocks.kind,
-        lists=shas,
-    )
-    for name, condition in hearing.names.items():
-        of_file = [
-            replace(score, test_domain="") if name else score
-            for score in scores
-            if belongs(score, name, hearing)
-        ]
-        records = [record_of(score, common[condition] | fields, context) for score in of_file]
-        _write(paths[condition], of_file, records, corpus, done)
-    parts.remove()
+    with Claims(job.results) as claims:
+        claims.sweep()
+        claims.wait_for(short_name(next(iter(paths.values())).stem))
+        if is_there():  # another run has trained meanwhile
+            return
+        if not done.paths:
+            _warn_of_spellings(task, corpus, intervals)
+        own = next(iter(common.values()))
+        parts = _unfinished(job, own, shas, features, hearing)
+        of_folds: dict[str, list[Score]] = {}
+        with progress_of(title) as progress:
+            progress.split(len(folds))
+            for fold, part in folds.items():
+                problem = replace(
+                    problem_of(task, part, hearing, lists, intervals, features.usable),
+                    seed=job.training.seed,
+                    device=job.device,
+                    memory_bytes=job.training.memory_bytes,
+                    progress=progress,
+                    unfinished=parts,
+                    place=f"fold {fold}: " if fold else "",
+                )
+                with named_in_errors(task, fold):
+                    of_fold = _scores(task, problem, features)
+                voices = training_speakers(task, problem.train)
+                of_folds[fold] = [with_shared_speakers(score, voices) for score in of_fold]
+        warn_of_edges(task.name, job.model, [score for some in of_folds.values() for score in some])
+        scores = pooled(of_folds)
+        fields = {
+            "seconds": round(time.monotonic() - started + parts.seconds, 2),
+            "arguments": _arguments(job, hearing),
+        }
+        blocks = blocks_of(task.inner.settings.predicted_column, corpus.utterances)
+        context = RecordContext(
+            order={layer: index for index, layer in enumerate(features.layers)},
+            n_blocks=n_blocks(features.store.recipe),
+            groups=groups_of(corpus, blocks),
+            block_kind=blocks.kind,
+            lists=shas,
+        )
+        for name, condition in hearing.names.items():
+            of_file = [
+                replace(score, test_domain="") if name else score
+                for score in scores
+                if belongs(score, name, hearing)
+            ]
+            records = [record_of(score, common[condition] | fields, context) for score in of_file]
+            _write(paths[condition], of_file, records, corpus, done)
+        parts.remove()
 
 
 def _write(

@@ -104,7 +104,12 @@ class Unfinished:
 
 def unfinished_folder(results: Path, stem: str, question: Mapping[str, Any]) -> Path:
     """Where the finished parts of a training lie."""
-    return results / FOLDER / f"{stem[:200]}-{sha256_of_json(question)[:16]}"
+    return results / FOLDER / f"{short_name(stem)}-{sha256_of_json(question)[:16]}"
+
+
+def short_name(stem: str) -> str:
+    """The name of records as a part of another name, which may have 255 bytes."""
+    return stem[:200]
 
 
 def part_of(

@@ -4,40 +4,41 @@ write behind it, shard after shard.
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack, closing
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from tqdm import tqdm
 
 from probe.brief import brief, human_bytes
 from probe.data import audio
 from probe.data.conditions.condition import Condition, Disturbance, open_condition, parse_condition
 from probe.data.conditions.grammar import CLEAN
-from probe.data.corpus import Corpus, load_corpus
+from probe.data.corpus import Corpus, Utterance, load_corpus
 from probe.data.guarded_decoding import Decoder
+from probe.engines.share import Share
 from probe.environment import allowed_cores, code_version, package_versions
 from probe.errors import ProbeError, UsageError, listed
 from probe.extraction.certificate_cache import keep_certificate, kept_certificate
 from probe.extraction.forward import FEWEST_ROWS, encoded
-from probe.extraction.gather import Shards, Tally, write_job
+from probe.extraction.gather import Bar, Shards, Tally
 from probe.extraction.plan import Plan, make_plan
 from probe.extraction.read_ahead import decoded
 from probe.extraction.settings import SHARDS_BYTES, Content, Decoding, Running, Storing
+from probe.extraction.shared_jobs import Pieces, SharedJobs
 from probe.extraction.threads import computing_on, may_decide_bits
-from probe.extraction.write_behind import Writer
 from probe.files import read_json, require_writable
 from probe.model_names import RANDOM, ModelName, own_name
 from probe.models.catalogue import open_model
 from probe.models.check import check_model
 from probe.models.encoder import Encoder, ModelInfo, device_name
 from probe.models.plugins.adapter import Plugin
-from probe.store.feature_store import Failure, FeatureStore
+from probe.store.claims import PLAN, Claims
+from probe.store.feature_store import Failure, FeatureStore, Job
 from probe.store.layer_names import choose_layers
-from probe.store.stores import create_store, discard_store, store_path
+from probe.store.stores import create_store, discard_store, remove_empty, store_path
 
 log = logging.getLogger("probe")
 
@@ -46,20 +47,6 @@ MOST_DECODERS = 16
 # Field of a frame in most families; a recipe names any other field.
 USUAL_FIELD_MS = 25
 STORING, RUNNING, DECODING = Storing(), Running(), Decoding()
-PROGRESS = (
-    "{desc}: {percentage:3.0f} %|{bar}| {n:.0f} of {total:.0f} s, {speed:.1f} x real time, "
-    "{remaining} left{postfix}"
-)
-
-
-class Bar(tqdm):
-    """Progress in seconds of audio."""
-
-    @property
-    def format_dict(self) -> dict[str, Any]:
-        """The values that `PROGRESS` may name."""
-        values = super().format_dict
-        return values | {"speed": values["n"] / values["elapsed"] if values["elapsed"] else 0.0}
 
 
 @dataclass(frozen=True)
@@ -117,7 +104,7 @@ def extract(
     dry_run: bool = False,
 ) -> Extraction:
     """Write the missing features of a corpus into the store of this model, view and recipe below
-    ``to``.
+    ``to``. Several runs may write into one store at the same time and share the work.
 
     Args:
         model: SPEC or NAME=SPEC (see `probe.model_names`), an open encoder, or a plug-in object.
@@ -134,9 +121,13 @@ def extract(
         What was done; its ``failures`` name the utterances that could not be used.
 
     Raises:
-        ProbeError: the corpus, the condition, the model or the disk cannot be used, the model fails
-            its check or has no CTC head, or another run writes into the store.
+        ProbeError: the corpus, the condition, the model or the disk cannot be used, or the model
+            fails its check or has no CTC head.
     """
+    if dry_run and not storing.share.is_whole:
+        raise UsageError(
+            f"--shard {storing.share}: --dry-run plans for all shares. Leave one of them out."
+        )
     if isinstance(condition, str):
         condition = parse_condition(condition)
     whole = corpus if isinstance(corpus, Corpus) else load_corpus(corpus, decoding.audio_root)
@@ -177,7 +168,8 @@ def extract(
     ]
     path = store_path(root, recipe, name.name if name.is_alias else None)
     begun = FeatureStore(path) if (path / "recipe.json").exists() else None
-    job = _Job(corpus, encoder, storing.content(layers), root, decoders, disturbance)
+    content = storing.content(layers)
+    job = _Job(corpus, encoder, content, root, decoders, disturbance, storing.share)
     refusal = None if dry_run else _refusal(path)
     if dry_run or refusal:
         with decoders[0]:
@@ -187,9 +179,19 @@ def extract(
         if refusal:
             log.info("%s: %s", path, plan.describe())
         return Extraction(path, plan, plan.failed if refusal else [], 0, 0.0)
-    begun_threads = begun.environment["threads"] if begun else None
     with ExitStack() as stack:
-        stack.enter_context(computing_on(encoder, running.threads, begun_threads))
+        for decoder in decoders:
+            stack.enter_context(decoder)
+        stack.callback(remove_empty, path)
+        claims = stack.enter_context(Claims(path, running.dead_hosts))
+        claims.sweep()
+        rest = job.plan(begun) if begun and begun.jobs else None
+        if rest is None or rest.fresh:  # one run begins the store and plans; the others wait
+            claims.wait_for(PLAN)
+            rest = None
+            begun = FeatureStore(path) if (path / "recipe.json").exists() else None
+        threads = begun.environment["threads"] if begun else None
+        stack.enter_context(computing_on(encoder, running.threads, threads))
         certificate = None
         if running.check:
             named = isinstance(model, str | ModelName)
@@ -200,13 +202,13 @@ def extract(
         head = getattr(encoder, "ctc_head", None) if storing.ctc else None
         if head is not None and store.ctc_head is None:
             store.write_ctc_head(head)
-        for decoder in decoders:
-            stack.enter_context(decoder)
         rest_bytes = running.memory_bytes - SHARDS_BYTES
         row_bytes = 4 * sum(info.every_layer[layer] for layer in layers)
         # Twice the frames of all layers of a batch.
         encoder.rows = min(encoder.rows, max(FEWEST_ROWS, rest_bytes // 4 // row_bytes))
-        return job.write(store, decoding.workers or 1, min(AHEAD_BYTES, rest_bytes // 2))
+        ahead_bytes = min(AHEAD_BYTES, rest_bytes // 2)
+        job = replace(job, first_decoders=decoding.workers or 1, ahead_bytes=ahead_bytes)
+        return job.write(store, claims, rest)
 
 
 def open_encoder(model: str | ModelName | Plugin, running: Running) -> Encoder:
@@ -346,6 +348,9 @@ class _Job:
     root: Path
     decoders: Sequence[Decoder]
     disturbance: Disturbance | None
+    share: Share
+    first_decoders: int = 1
+    ahead_bytes: int = AHEAD_BYTES
 
     def plan(self, store: FeatureStore | None) -> Plan:
         """What is missing in the store."""
@@ -355,50 +360,59 @@ class _Job:
             self.corpus, self.encoder, self.content, store, self.root, header_duration_s, stretch
         )
 
-    def write(self, store: FeatureStore, first_decoders: int, ahead_bytes: int) -> Extraction:
-        """Extract what is missing into the store."""
-        encoder, content = self.encoder, self.content
-        with store.writing():
-            store.refresh()
-            plan = self.plan(store)
-            _require_space(store, plan)
-            _warn_of_other_environment(store, encoder)
-            log.info("%s: %s", store.path, plan.describe())
-            started = time.monotonic()
-            jobs = plan.pending + (store.add_plan(plan.fresh) if plan.fresh else [])
-            utterances = {item.key: item for item in plan.todo}
-            ordered = [utterances[key] for job in jobs for key in job.keys]
-            bar = Bar(
-                total=plan.audio_s,
-                desc=encoder.info.id,
-                bar_format=PROGRESS,
-                disable=None if plan.todo else True,
-            )
-            tally = Tally(bar, encoder.info.rate_hz)
-            rate_hz = encoder.info.rate_hz
-            audio_of = decoded(
-                ordered, rate_hz, self.decoders, first_decoders, ahead_bytes, self.disturbance
-            )
-            # The generators are closed here: the garbage collector may end one in any thread, and
-            # it waits for its own threads.
-            with (
-                bar,
-                Writer() as write,
-                closing(audio_of),
-                closing(encoded(audio_of, encoder, content)) as pieces,
-            ):
-                environment = environment_of(encoder)
-                shards = Shards(store, write, self.corpus.columns, content.layers, environment)
-                for job in jobs:
-                    write_job(shards, job, pieces, tally)
-                next(pieces, None)  # to its end
-                # Files that failed are not always as long as planned.
-                bar.update(max(0.0, bar.total - bar.n))
-            tally.report(store.path)
-            extracted = len(plan.todo) - len(tally.failures)
-            seconds = time.monotonic() - started
-            failures = plan.failed + tally.failures
-            return Extraction(store.path, plan, failures, extracted, seconds, tally.resampled)
+    @contextmanager
+    def pieces(self, utterances: Iterator[Utterance]) -> Iterator[Pieces]:
+        """Decode and encode utterances; see `probe.extraction.forward.encoded`."""
+        rate_hz, ahead = self.encoder.info.rate_hz, (self.first_decoders, self.ahead_bytes)
+        audio_of = decoded(utterances, rate_hz, self.decoders, *ahead, self.disturbance)
+        # The generators are closed here: the garbage collector may end one in any thread, and it
+        # waits for its own threads.
+        with closing(audio_of), closing(encoded(audio_of, self.encoder, self.content)) as pieces:
+            yield pieces
+
+    def write(self, store: FeatureStore, claims: Claims, plan: Plan | None) -> Extraction:
+        """Extract what is missing in a store.
+
+        Args:
+            claims: of this run, among them the one to plan if ``plan`` is None.
+            plan: what is missing if all of it is in a plan of the store; None makes a plan.
+        """
+        plan = plan or self.plan(store)
+        _require_space(store, plan)
+        _warn_of_other_environment(store, self.encoder)
+        log.info("%s: %s", store.path, plan.describe())
+        started = time.monotonic()
+        jobs = plan.pending + (store.add_plan(plan.fresh) if plan.fresh else [])
+        claims.release(PLAN)
+        if not self.share.is_whole:
+            jobs, plan = self._share_of(jobs, plan, store)
+        name = self.encoder.info.id
+        bar = Bar(total=plan.audio_s, desc=name, disable=None if plan.todo else True)
+        tally = Tally(bar, self.encoder.info.rate_hz)
+        of_shards = (self.corpus.columns, self.content.layers, environment_of(self.encoder))
+        with bar:
+            shared = SharedJobs(plan, Shards(store, claims, *of_shards), self.pieces, tally)
+            failures = plan.failed + shared.write(jobs)
+            # Files that failed are not always as long as planned.
+            bar.update(max(0.0, bar.total - bar.n))
+        tally.report(store.path)
+        seconds = time.monotonic() - started
+        failures += tally.failures
+        return Extraction(store.path, plan, failures, tally.extracted, seconds, tally.resampled)
+
+    def _share_of(
+        self, jobs: Sequence[Job], plan: Plan, store: FeatureStore
+    ) -> tuple[Sequence[Job], Plan]:
+        """The jobs of this run's share, and their plan."""
+        own = [job for job in jobs if self.share.has(f"{store.recipe_sha256} {job.name}")]
+        keys = {key for job in own for key in job.keys}
+        utterances = tuple(item for item in plan.todo if item.key in keys)
+        part = replace(self, corpus=replace(self.corpus, utterances=utterances)).plan(store)
+        text = "%s: share %s has %d of the %d shards to write (%.2f h of audio)"
+        hours = part.audio_s / 3600
+        log.info(text, store.path, self.share, len(own), len(jobs), hours)
+        todo = [*utterances]
+        return own, replace(part, present=plan.present, failed=plan.failed, todo=todo)
 
 
 def _require_space(store: FeatureStore, plan: Plan) -> None:

@@ -1,10 +1,12 @@
 """Rows of utterances -> shards: gathered, handed to the writer, counted."""
 
 import logging
+import operator
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +17,29 @@ from probe.data.audio import Audio
 from probe.data.sound_flags import DAMAGED
 from probe.errors import listed
 from probe.extraction.forward import Piece
+from probe.store.claims import Claims
 from probe.store.feature_store import Failure, FeatureStore, Job
 from probe.store.shards import ShardContent, half_if_faithful
 from probe.store.views import n_rows
 
 log = logging.getLogger("probe")
+PROGRESS = (
+    "{desc}: {percentage:3.0f} %|{bar}| {n:.0f} of {total:.0f} s, {speed:.1f} x real time, "
+    "{remaining} left{postfix}"
+)
+
+
+class Bar(tqdm):
+    """Progress in seconds of audio."""
+
+    def __init__(self, *arguments: Any, **keywords: Any) -> None:
+        super().__init__(*arguments, bar_format=PROGRESS, **keywords)
+
+    @property
+    def format_dict(self) -> dict[str, Any]:
+        """The values that `PROGRESS` may name."""
+        values = super().format_dict
+        return values | {"speed": values["n"] / values["elapsed"] if values["elapsed"] else 0.0}
 
 
 @dataclass
@@ -27,12 +47,14 @@ class Tally:
     """What happened to the utterances of a run.
 
     Attributes:
+        extracted: number of utterances that were extracted.
         resampled: rate in Hz -> number of utterances with this rate, which is not the model's.
         flagged: what is unusual about the sound -> number of utterances.
     """
 
     bar: tqdm
     rate_hz: int
+    extracted: int = 0
     failures: list[Failure] = field(default_factory=list)
     resampled: Counter[int] = field(default_factory=Counter)
     flagged: Counter[str] = field(default_factory=Counter)
@@ -41,6 +63,7 @@ class Tally:
 
     def add(self, key: str, sound: Audio) -> None:
         """Count an utterance that was extracted."""
+        self.extracted += 1
         self.flagged.update(sound.flags)
         if DAMAGED in sound.flags:  # libmpg123 says so too, but not of which file
             log.warning(
@@ -100,15 +123,18 @@ class Shards:
     """Where shards go.
 
     Attributes:
-        write: hands work to the writer (`probe.extraction.write_behind.Writer`).
+        claims: of this run, which has claimed the jobs of the shards.
+        write: hands work to the writer (`probe.extraction.write_behind.Writer`); by default it is
+            done at once.
         columns: of the manifest.
     """
 
     store: FeatureStore
-    write: Callable[[Callable[[], Any]], None]
+    claims: Claims
     columns: Sequence[str]
     layers: Sequence[str]
     environment: Mapping[str, Any]
+    write: Callable[[Callable[[], Any]], object] = operator.call
 
     def put(
         self,
@@ -139,7 +165,11 @@ class Shards:
             ctc_texts=[item.text for item in pieces] if has_ctc else None,
         )
         entries = [self._entry(item, has_ctc) for item in pieces]
-        self.write(lambda: self.store.write_shard(name, content, entries, failures))
+        self.write(lambda: self._commit(name, content, entries, failures))
+
+    def _commit(self, name: str, *written: Any) -> None:
+        self.claims.require(name.partition(".")[0])  # of the job, without the number of a part
+        self.store.write_shard(name, *written)
 
     def _entry(self, piece: Piece, has_ctc: bool) -> dict[str, Any]:
         """What the index says of an utterance."""
@@ -168,9 +198,14 @@ class Shards:
 
 
 def write_job(shards: Shards, job: Job, pieces: Iterator[Piece | Failure], tally: Tally) -> None:
-    """Take the pieces of a job's utterances and have its shards written; each part of a long
-    utterance as soon as its rows are complete.
+    """Take the pieces of a job's utterances and have its shards written, each part of a long
+    utterance as soon as its rows are complete; then the claim of the job is released.
     """
+    _write_job(shards, job, pieces, tally)
+    shards.write(partial(shards.claims.release, job.name))
+
+
+def _write_job(shards: Shards, job: Job, pieces: Iterator[Piece | Failure], tally: Tally) -> None:
     if job.parts > 1:
         _write_long(shards, job, pieces, tally)
         return

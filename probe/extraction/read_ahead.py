@@ -1,10 +1,11 @@
 """Audio that threads decode and disturb ahead of the model, in order, within a number of bytes."""
 
+import itertools
 import threading
 import time
 from collections import deque
-from collections.abc import Generator, Sequence
-from concurrent.futures import CancelledError, ThreadPoolExecutor
+from collections.abc import Generator, Iterable, Sequence
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,14 +25,15 @@ DISTURBING = 6
 
 
 def decoded(
-    utterances: Sequence[Utterance],
+    utterances: Iterable[Utterance],
     rate_hz: int,
     decoders: Sequence[Decoder],
     first_decoders: int,
     ahead_bytes: int,
     disturbance: Disturbance | None = None,
 ) -> Generator[tuple[Utterance, Audio | Failure]]:
-    """Each utterance's audio, or why there is none, in order.
+    """Each utterance's audio, or why there is none, in order. At most `MOST_AHEAD` utterances are
+    taken from ``utterances`` before their audio is asked for.
 
     All excerpts of a recording go to one decoder, which reads and decodes it once if they are in
     the order of time.
@@ -44,11 +46,10 @@ def decoded(
         disturbance: what is done to the samples, at ``rate_hz``. Everything else about the audio
             stays that of the file.
     """
-    last = {_recording(utterance): position for position, utterance in enumerate(utterances)}
+    last: dict[Place, int] = {}  # recording -> position of the last utterance that is known
     queue = _Queue(decoders, first_decoders, ahead_bytes)
 
-    def decode(position: int) -> Audio | Failure:
-        utterance = utterances[position]
+    def decode(position: int, utterance: Utterance) -> Audio | Failure:
         recording = _recording(utterance)
         more_to_come = position < last[recording]
         expected_bytes = _expected_bytes(utterance, rate_hz, disturbance)
@@ -75,16 +76,26 @@ def decoded(
             queue.end(n_bytes - expected_bytes)
 
     with ThreadPoolExecutor(max_workers=len(decoders)) as threads:
-        first = range(min(MOST_AHEAD, len(utterances)))
-        ahead = deque(threads.submit(decode, position) for position in first)
+        ahead: deque[tuple[Utterance, Future[Audio | Failure]]] = deque()
+        rest = enumerate(utterances)
+
+        def look_ahead(n: int) -> None:
+            taken = list(itertools.islice(rest, n))
+            last.update({_recording(utterance): position for position, utterance in taken})
+            for position, utterance in taken:
+                ahead.append((utterance, threads.submit(decode, position, utterance)))
+
         try:
-            for position, utterance in enumerate(utterances):
+            look_ahead(MOST_AHEAD)
+            is_first = True
+            while ahead:
                 started = time.monotonic()
-                sound = ahead.popleft().result()
-                if position:  # no thread was ahead of the first
+                utterance, future = ahead.popleft()
+                sound = future.result()
+                if not is_first:  # no thread was ahead of the first
                     queue.waited(time.monotonic() - started)
-                if position + MOST_AHEAD < len(utterances):
-                    ahead.append(threads.submit(decode, position + MOST_AHEAD))
+                is_first = False
+                look_ahead(1)
                 queue.take(sound.samples.nbytes if isinstance(sound, Audio) else 0)
                 yield utterance, sound
         finally:

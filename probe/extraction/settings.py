@@ -11,6 +11,7 @@ from pathlib import Path
 
 from probe.brief import human_bytes
 from probe.data.guarded_decoding import TIMEOUT_S
+from probe.engines.share import WHOLE, Share
 from probe.errors import UsageError
 from probe.models.catalogue import CHUNK_S, CONTEXT_S
 from probe.store.views import parse_view
@@ -39,6 +40,7 @@ class Storing:
         ctc: also keep the greedy transcripts of the checkpoint's own CTC head.
         limit: take at most this many utterances of each split.
         splits: take only the rows of these splits; None means all rows.
+        share: write only the shards of this share; others are left to other runs.
     """
 
     view: str = "frames"
@@ -49,6 +51,7 @@ class Storing:
     ctc: bool = False
     limit: int | None = None
     splits: Collection[str] | None = None
+    share: Share = WHOLE
 
     def __post_init__(self) -> None:
         parse_view(self.view)
@@ -96,6 +99,8 @@ class Running:
             (`probe.extraction.threads`).
         memory_bytes: memory for audio, frames and shards together, beyond libraries and the model.
         sha256: expected SHA-256 of the weights.
+        dead_hosts: other hosts whose runs are known to have ended; what they had claimed is taken
+            over at once (`probe.store.claims`).
         check: run the short form of `probe.models.check` before the first utterance, unless these
             weights passed it on this machine before.
 
@@ -110,6 +115,7 @@ class Running:
     threads: int | None = None
     memory_bytes: int = 4_000_000_000
     sha256: str | None = None
+    dead_hosts: Collection[str] = ()
     check: bool = True
 
     def __post_init__(self) -> None:

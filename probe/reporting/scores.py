@@ -31,6 +31,7 @@ from probe.records import (
     BY_GRADIENT,
     CHOICE,
     NO_LAYER,
+    ONE_SESSION,
     QUESTION,
     RECORDING,
     SCORE,
@@ -88,6 +89,7 @@ BUDGETS = [
 BASELINES = ("majority", "mean", "shuffled", "fbank", "random")
 INTERVALS_ABOUT = {
     SPEAKER: "other speakers",
+    ONE_SESSION: "other speakers, each in one session",
     SESSION: "other sessions of the same speakers",
     RECORDING: "other recordings of the same speakers",
     UTTERANCE: "other utterances",

@@ -8,6 +8,7 @@
     plan-00000.json        which utterances go into which shards; a later plan covers rows that were
                            appended and audio that has changed since
     shard-00000.h5/.json   a shard and its index; it counts when its index is there
+    shard-00000.claim      which run writes the shard now (`probe.store.claims`)
 
 An utterance is its key together with the sha256 of its audio, which is distinct for each excerpt of
 a file. When the audio of a key changes, or the excerpt, a later shard holds the new version and the
@@ -16,10 +17,7 @@ old one stays; `FeatureStore.match` finds the version that belongs to a file.
 
 import hashlib
 import itertools
-import logging
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -27,17 +25,8 @@ from typing import Any
 
 import numpy as np
 
-from probe.environment import require_posix
-from probe.errors import ProbeError, listed
-from probe.files import (
-    files_named,
-    read_json,
-    sha256_of_file,
-    unread,
-    unwritable,
-    write_atomically,
-    write_json,
-)
+from probe.errors import ProbeError, UnreadError, listed
+from probe.files import files_named, read_json, sha256_of_file, unread, write_atomically, write_json
 from probe.store.shards import ShardContent, merge_runs, read_rows, shard_bytes
 from probe.store.side_files import (
     CTC_HEAD,
@@ -53,8 +42,6 @@ from probe.store.side_files import (
 )
 from probe.store.views import parse_view, pool, row_width, serves
 
-log = logging.getLogger("probe")
-
 
 @dataclass(frozen=True)
 class Job:
@@ -64,11 +51,16 @@ class Job:
     keys: tuple[str, ...]
     parts: int = 1
 
+    @property
+    def name(self) -> str:
+        """The name that a run claims (`probe.store.claims`)."""
+        return f"shard-{self.number:05d}"
+
     def shard_names(self) -> list[str]:
         """File names without their ending."""
         if self.parts == 1:
-            return [f"shard-{self.number:05d}"]
-        return [f"shard-{self.number:05d}.{part + 1}of{self.parts}" for part in range(self.parts)]
+            return [self.name]
+        return [f"{self.name}.{part + 1}of{self.parts}" for part in range(self.parts)]
 
 
 @dataclass(frozen=True)
@@ -392,22 +384,41 @@ class FeatureStore:
         check_numbers([job.number for job in self.jobs], self.path)
         self.complete: set[int] = set()
         for job in self.jobs:
-            parts = [
-                index for name in job.shard_names() if (index := self._index(name)) is not None
-            ]
-            # Parts of a long utterance count together, and only if they come from the same audio.
-            if len(parts) == job.parts and all(
-                _audio_of(part) == _audio_of(parts[0]) for part in parts
-            ):
+            if parts := self._parts(job):
                 self.complete.add(job.number)
                 self._take_in(parts)
 
+    def failures_of(self, job: Job) -> list[Failure] | None:
+        """The failures of a job that is complete on the disk now; None if it is not."""
+        parts = self._parts(job)
+        return None if parts is None else [Failure(**item) for item in parts[0]["failures"]]
+
+    def _parts(self, job: Job) -> list[dict[str, Any]] | None:
+        """The indexes of a job's shards; None if it is not complete.
+
+        Parts of a long utterance count together, and only if they come from the same audio.
+        """
+        parts = [index for name in job.shard_names() if (index := self._index(name)) is not None]
+        whole = len(parts) == job.parts
+        return parts if whole and all(map(partial(_same_audio, parts[0]), parts)) else None
+
     def _index(self, name: str) -> dict[str, Any] | None:
-        """A shard's index; None if the shard is not complete."""
+        """A shard's index; None if the shard is not complete.
+
+        A run that writes the shard again removes the index first, so an index that is not there any
+        more says nothing about the shard.
+        """
         path = self.path / f"{name}.json"
         if not path.exists():
             return None
-        index = checked_index(read_json(path), path, self.layers)
+        try:
+            index = checked_index(read_json(path), path, self.layers)
+        except UnreadError:
+            raise
+        except ProbeError:
+            if not path.exists():
+                return None
+            raise
         if index["bytes"]:
             shard = self.path / f"{name}.h5"
             try:
@@ -417,6 +428,8 @@ class FeatureStore:
             except OSError as error:
                 raise unread(shard, error) from error
             if n_bytes != index["bytes"]:
+                if not path.exists() or read_json(path) != index:
+                    return self._index(name)
                 raise ProbeError(
                     f"{shard}: missing or not the {index['bytes']} bytes its index names. "
                     f"Remove {path.name} and extract again."
@@ -508,45 +521,6 @@ class FeatureStore:
             (self.path / f"{name}.h5").unlink(missing_ok=True)
         return len(data)
 
-    def writing(self) -> AbstractContextManager[None]:
-        """Keep other runs from writing into this store (see `writing`)."""
-        return writing(self.path)
-
-
-@contextmanager
-def writing(folder: Path) -> Iterator[None]:
-    """Keep other runs from writing into the store in ``folder``; only warns if the file system has
-    no locks.
-
-    Raises:
-        ProbeError: another run is writing, the folder cannot be written to, or the system is not
-            supported.
-    """
-    require_posix()
-    import fcntl  # only here, so that stores can be read on systems without it
-
-    try:
-        descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o644)
-    except OSError as error:
-        raise unwritable(folder, error) from error
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise ProbeError(
-                f"{folder}: another run is writing here. Wait for it, or use another --to folder."
-            ) from error
-        except OSError as error:
-            log.warning(
-                "%s: this file system gives no lock (%s), so nothing keeps a second run from "
-                "writing here meanwhile. Start one run at a time into this folder.",
-                folder,
-                error.strerror,
-            )
-        yield
-    finally:
-        os.close(descriptor)
-
 
 def _room(folder: Path, shape: tuple[int, int], dtype: type) -> np.ndarray:
     try:
@@ -558,5 +532,8 @@ def _room(folder: Path, shape: tuple[int, int], dtype: type) -> np.ndarray:
         ) from error
 
 
-def _audio_of(index: Mapping[str, Any]) -> list[str]:
-    return [item["audio_sha256"] for item in index["utterances"]]
+def _same_audio(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    first, second = (
+        [item["audio_sha256"] for item in index["utterances"]] for index in (one, other)
+    )
+    return first == second

@@ -42,10 +42,14 @@ def create_store(
 
 
 def discard_store(path: Path) -> None:
-    """Remove a store without a plan, while no other run writes into it."""
-    for name in ("recipe.json", "certificate.json", CTC_HEAD, "lock"):
+    """Remove the files of a store without a plan, while this run has the claim to plan it."""
+    for name in ("recipe.json", "certificate.json", CTC_HEAD):
         (path / name).unlink(missing_ok=True)
-    with contextlib.suppress(OSError):  # something else is in there
+
+
+def remove_empty(path: Path) -> None:
+    """Remove the folder of a store and that of its model if nothing is in them."""
+    with contextlib.suppress(OSError):
         path.rmdir()
         path.parent.rmdir()
 

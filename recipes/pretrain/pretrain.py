@@ -4,18 +4,19 @@
 
 README.md beside this file lists the packages that must be installed, the data with their licences,
 and what came out. The script runs these stages and keeps what each one made in ``--work``; called
-again it goes on from there, within rounds 1 and 2 from the last multiple of 250 steps.
+again it goes on from there, within rounds 1 to 3 from the last multiple of 250 steps.
 
     speech    synthetic voices read the King James Bible; real voices are added
     round 0   the convolutions alone learn to give the log mel energies of the clean signal
     round 1   predicts to which of 100 clusters of cepstra a frame belongs
     round 2   predicts the phone of a frame, of further synthetic voices whose phones are known
+    round 3   the same with few masks
     export    writes config.json, preprocessor_config.json and float16 weights
 
-In rounds 1 and 2 about half of the frames are masked. The encoder hears a disturbed signal (another
-voice, noise, a room, a telephone's band) and predicts the classes of the clean one. Clusters are of
-cepstra with the mean and variance of each recording removed, so that they say little about the
-speaker.
+In rounds 1 and 2 about half of the frames are masked, in round 3 about a sixth. The encoder hears a
+disturbed signal (another voice, noise, a room, a telephone's band) and predicts the classes of the
+clean one. Clusters are of cepstra with the mean and variance of each recording removed, so that
+they say little about the speaker.
 
 Sources: W.-N. Hsu et al., HuBERT, TASLP 29 (2021), for masked prediction of clusters; A. Baevski et
 al., data2vec, ICML 2022, for the encoder; S. Chen et al., WavLM, JSTSP 16 (2022), for disturbed
@@ -80,7 +81,8 @@ VARIANTS = (
 )
 FLITE = ("awb", "rms", "slt", "kal16")
 FESTIVAL = ("cmu_us_slt_arctic_hts", "kal_diphone", "ked_diphone")
-UNMASKED = 0.5  # weight of the loss at frames that are not masked
+MASKED = {1: 0.65, 2: 0.65, 3: 0.2}  # share of the frames that spans of each round would cover
+UNMASKED = {1: 0.5, 2: 1.0, 3: 4.0}  # weight of the loss at frames that are not masked
 RESAMPLED = (0.87, 0.93, 1.0, 1.07, 1.14)  # factors on pitch, formants and pace
 
 
@@ -97,6 +99,7 @@ class Sizes:
     steps_0: int = 600
     steps_1: int = 1000
     steps_2: int = 1600
+    steps_3: int = 3600
     batch: int = 16
     crop: int = HOP * 127 + WINDOW - HOP  # samples: 2.54 s, 127 frames
     clusters_1: int = 100
@@ -114,6 +117,7 @@ TRIAL = Sizes(
     steps_0=20,
     steps_1=20,
     steps_2=20,
+    steps_3=20,
     batch=4,
 )
 
@@ -149,6 +153,8 @@ def main(work: Path, speech: Path, trial: bool) -> None:
         make_spoken(work, sizes)
     samples, recordings, labels = read_spoken(work)
     train(work, 2, first, samples, recordings, labels, sizes)
+    export(first, work / "round2")
+    train(work, 3, first, samples, recordings, labels, sizes)
     export(first, work / "data2vec-audio-nano")
 
 
@@ -473,7 +479,9 @@ def train_front_end(work, net, samples, recordings, sizes: Sizes) -> None:
 
 
 def log(work: Path, round_: int, step: int, loss: float, right: float, seconds: float) -> None:
-    """Append a line to ``log.csv``: loss, masked frames predicted right in %, seconds."""
+    """Append a line to ``log.csv``: loss, frames predicted right in % (in round 3 those without a
+    mask, before it masked ones), seconds.
+    """
     with (work / "log.csv").open("a") as file:
         file.write(f"{round_},{step},{loss:.4f},{right:.2f},{seconds:.0f}\n")
     figures = f"loss {loss:.3f} right {right:.1f} % {seconds:.0f} s"
@@ -481,14 +489,13 @@ def log(work: Path, round_: int, step: int, loss: float, right: float, seconds: 
 
 
 def train(work, round_, net, samples, recordings, labels, sizes: Sizes) -> None:
-    """Train ``net`` in place by masked prediction of ``labels``.
+    """Train ``net`` in place to predict ``labels`` at masked and other frames.
 
     The state is kept every 250 steps. Each step draws from a generator seeded by its number, so a
     run that goes on draws what it would have drawn without the interruption.
     """
-    n_steps = sizes.steps_1 if round_ == 1 else sizes.steps_2
+    n_steps = (sizes.steps_1, sizes.steps_2, sizes.steps_3)[round_ - 1]
     n_classes = sizes.clusters_1 if round_ == 1 else len(PHONES)
-    unmasked = UNMASKED if round_ == 1 else 1.0
     torch.manual_seed(SEED + round_)
     head = torch.nn.Linear(SETTINGS.hidden_size, n_classes)
     parameters = [*net.parameters(), *head.parameters()]
@@ -510,17 +517,17 @@ def train(work, round_, net, samples, recordings, labels, sizes: Sizes) -> None:
         for group in optimiser.param_groups:
             group["lr"] = sizes.rate * min(1, (step + 1) / 300) * cosine(step / n_steps)
         x, y = batch(samples, recordings, labels, weights, sizes, rng)
-        mask = torch.from_numpy(masks(*y.shape, rng))
+        mask = torch.from_numpy(masks(*y.shape, rng, MASKED[round_]))
         hidden = net(normalised(disturbed(x, rng)), mask_time_indices=mask).last_hidden_state
         scores = head(hidden)
         loss = cross_entropy(scores[mask], y[mask])
-        seen = unmasked * cross_entropy(scores[~mask], y[~mask])
+        seen = UNMASKED[round_] * cross_entropy(scores[~mask], y[~mask])
         optimiser.zero_grad()
         (loss + seen).backward()
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimiser.step()
         losses.append(loss.item())
-        hits.append((scores.argmax(-1) == y)[mask].float().mean().item())
+        hits.append((scores.argmax(-1) == y)[mask if round_ < 3 else ~mask].float().mean().item())
         if (step + 1) % 50 == 0:
             right = 100 * float(np.mean(hits))
             log(work, round_, step + 1, float(np.mean(losses)), right, time.time() - since)
@@ -561,8 +568,8 @@ def batch(samples, recordings, labels, weights, sizes, rng):
     return torch.from_numpy(np.stack(xs)), torch.from_numpy(np.stack(ys))
 
 
-def masks(n_items: int, n: int, rng, share: float = 0.65, length: int = 8) -> NDArray[np.bool_]:
-    """Spans of ``length`` frames at random places, (item, frame); about half the frames."""
+def masks(n_items: int, n: int, rng, share: float, length: int = 8) -> NDArray[np.bool_]:
+    """Spans of ``length`` frames at random places, (item, frame); they overlap."""
     mask = np.zeros((n_items, n), dtype=bool)
     for row in mask:
         for start in rng.choice(n - length + 1, int(share * n / length + rng.random()), False):

@@ -18,9 +18,17 @@ def rows(n=4, **columns):
 
 
 def test_blocks_are_speakers_unless_the_label_is_the_speaker():
-    blocks = blocks_of("text", rows(session="abab"))
+    blocks = blocks_of("text", rows(session="aabb"))
     assert (blocks.kind, blocks.of(rows()[3])) == ("speaker", "s1")
     assert blocks_of("speaker", rows()).kind == "utterance"
+
+
+def test_blocks_say_when_each_test_speaker_was_recorded_in_one_session():
+    assert blocks_of("text", rows(chapter="abab")).kind == "speaker in one session"
+    assert blocks_of("text", rows(chapter="aaab")).kind == "speaker"
+    assert blocks_of("text", rows(chapter=["a", "b", "a", ""])).kind == "speaker"
+    one = blocks_of("text", rows(session="abab"))
+    assert one.of(rows()[3]) == "s1"
 
 
 @pytest.mark.parametrize("column", ["session", "recording", "video"])

@@ -23,7 +23,7 @@ NEVER = (
     ),
     *(
         "crashes",
-        "trials without a winner",
+        "runs that failed",
         "codes other than 1",
         "other codes",
         "ends after 10 s",
@@ -34,7 +34,7 @@ NEVER = (
         "called damaged",
         "ended without naming the error",
     ),
-    "missing locks without a warning",
+    "words of missing locks",
     *(
         "records absent or cut",
         "broken pairs that nothing names",

@@ -265,3 +265,21 @@ def test_texts_that_cannot_be_used_are_refused() -> None:
     layers, texts, dev_texts = layers_of([8])
     with pytest.raises(ProbeError, match="all training transcripts are empty"):
         list(fit_layers(probe_of, layers, ["" for _ in texts], dev_texts))
+
+
+@pytest.mark.parametrize("join", [1, 2])
+def test_the_ctc_head_of_a_layer_reads_whitened_frames_and_a_sum_standardised_ones(
+    join: int,
+) -> None:
+    generator = np.random.default_rng(0)
+    frames = [generator.normal(size=(40, 4)).cumsum(1).astype(np.float32) for _ in range(8)]
+
+    def condition(**settings: int) -> float:
+        probe = CTCProbe(HeadSettings("linear", join=join, **settings))
+        train, dev = probe.prepare(frames, ["ab"] * 8, frames[:2])
+        assert all(torch.equal(train.frames[i], dev[i]) for i in range(2))
+        rows = np.concatenate([rows.numpy() for rows in train.frames])
+        return float(np.linalg.cond(np.cov(rows.T)))
+
+    assert condition() < 4
+    assert condition(n_mixed=2) > 15

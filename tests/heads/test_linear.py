@@ -23,7 +23,7 @@ from threadpoolctl import threadpool_limits
 from probe.heads.linear import logistic
 from probe.heads.linear.linear_probe import LinearProbe, Solving, fit_layers, fit_strengths
 from probe.heads.linear.logistic_pass import cross_entropy
-from probe.heads.linear.rows import ArrayRows, Standardizer
+from probe.heads.linear.rows import ArrayRows, Standardizer, Whitener
 from probe.heads.speaker.lda import DiscriminantProjection
 
 
@@ -450,6 +450,28 @@ def test_the_standardizer_reads_blocks_once_and_far_means_cost_no_digits() -> No
     np.testing.assert_allclose(found.scale, rows.astype(np.float64).std(0), rtol=1e-7)
     whole = Standardizer.of(rows)
     assert np.array_equal(found.mean, whole.mean) and np.array_equal(found.scale, whole.scale)
+
+
+def test_whitened_rows_have_directions_of_like_variance_and_keep_their_dimensions() -> None:
+    generator = np.random.default_rng(0)
+    common = generator.normal(size=(4000, 1))
+    rows = (common + 0.3 * generator.normal(size=(4000, 6))) * [1, 1e3, 1e-3, 1, 1, 1] + 50
+    white = Whitener.of(OddRows(rows)).apply(rows)
+    standard = Standardizer.of(rows).apply(rows)
+    np.testing.assert_allclose(white.mean(0), 0, atol=0.01)
+    assert np.linalg.cond(np.cov(standard.T)) > 50 and np.linalg.cond(np.cov(white.T)) < 3
+    own = [np.corrcoef(white[:, i], standard[:, i])[0, 1] for i in range(6)]
+    others = [np.corrcoef(white[:, i], standard[:, i - 1])[0, 1] for i in range(6)]
+    assert min(own) > max(others) + 0.2
+
+
+def test_a_direction_without_variance_is_not_amplified() -> None:
+    rows = np.random.default_rng(0).normal(size=(500, 4))
+    rows[:, 3] = rows[:, 0]  # their difference is always 0 in training
+    unseen = np.array([[0.1, 0.0, 0.0, -0.1]])
+    white = Whitener.of(rows)
+    assert np.abs(white.apply(rows)).max() < 6
+    assert np.abs(white.apply(unseen)).max() < 10
 
 
 def test_lda_finds_the_speaker_directions_under_loud_nuisance() -> None:

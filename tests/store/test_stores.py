@@ -9,7 +9,6 @@ import itertools
 import json
 import os
 import resource
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -841,60 +840,6 @@ def test_a_plan_never_replaces_an_earlier_one(make: Callable[..., FeatureStore])
     assert job.number == 3
     assert (store.path / "plan-00002.json").read_bytes() == later
     assert (store.path / "plan-00003.json").exists()
-
-
-def test_a_second_writer_is_refused_and_the_next_one_is_not(
-    make: Callable[..., FeatureStore],
-) -> None:
-    store = make()
-    with store.writing():
-        with (
-            pytest.raises(
-                ProbeError,
-                match=r"another run is writing here\. Wait for it, or use another --to folder",
-            ),
-            store.writing(),
-        ):
-            pass
-        refused: list[str] = []
-
-        def other() -> None:
-            try:
-                with make().writing():
-                    refused.append("let in")
-            except ProbeError as error:
-                refused.append(str(error))
-
-        thread = threading.Thread(target=other)
-        thread.start()
-        thread.join()
-        assert "another run is writing here" in refused[0]
-    with store.writing():
-        pass
-
-
-def test_an_error_of_the_writer_itself_is_not_taken_for_another_writer(
-    make: Callable[..., FeatureStore],
-) -> None:
-    with pytest.raises(BlockingIOError), make().writing():
-        raise BlockingIOError(errno.EAGAIN, "stderr is full")
-
-
-def test_a_file_system_without_locks_is_written_to_with_a_warning(
-    make: Callable[..., FeatureStore],
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    def refused(*_: object) -> None:
-        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
-
-    monkeypatch.setattr(fcntl, "flock", refused)
-    store = make()
-    with store.writing():
-        add(store, random_frames("a"))
-    assert store.keys == ["a"]
-    assert "this file system gives no lock (No locks available)" in caplog.text
-    assert "Start one run at a time into this folder" in caplog.text
 
 
 def test_a_shard_is_read_without_a_lock_of_its_own(make: Callable[..., FeatureStore]) -> None:

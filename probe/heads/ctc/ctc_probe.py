@@ -27,7 +27,7 @@ from probe.heads.ctc.spec_augment import Masks, draw_masks
 from probe.heads.ctc.training_run import Average, TrainingRun, drop_slower, epoch_seed
 from probe.heads.ctc.vocabulary import BLANK, UNITS, Vocabulary, frames_needed, symbol_error_rates
 from probe.heads.linear.context import join_frames
-from probe.heads.linear.rows import Standardizer
+from probe.heads.linear.rows import Standardizer, Whitener
 
 
 @dataclass(frozen=True)
@@ -153,8 +153,8 @@ class CTCProbe:
     def prepare(
         self, frames: Sequence[np.ndarray], texts: Sequence[str], dev_frames: Sequence[np.ndarray]
     ) -> "tuple[Examples, list[Tensor]]":
-        """Return training examples and dev frames joined, standardised and on the device. The
-        method also sets the vocabulary and the standardiser.
+        """Return training examples and dev frames joined, scaled and on the device. The method
+        also sets the vocabulary and the scaling.
 
         Raises:
             ProbeError: no transcript has a symbol, or no utterance is long enough for its labels.
@@ -180,7 +180,11 @@ class CTCProbe:
                 "transcribe: every training utterance has fewer frames than its labels need; is "
                 "the text the audio's?"
             )
-        self.standardizer_ = Standardizer.of(np.concatenate(list(frames)))
+        # A weighted sum needs the layers' own dimensions, and hidden layers find their own scale.
+        is_plain = self.settings.head == "linear" and self.settings.n_mixed == 1
+        scaling = Whitener if is_plain else Standardizer
+        self.scaling_ = scaling.of(np.concatenate(list(frames)))
+        self.width_ = frames[0].shape[1]
         train = Examples(
             [self._tensor(frames[i]) for i in usable], [torch.tensor(labels[i]) for i in usable]
         )
@@ -229,7 +233,7 @@ class CTCProbe:
         """Return an untrained head, which is always the same for a seed."""
         with torch.random.fork_rng():
             torch.manual_seed(self.seed)
-            head = CTCHead(self.settings, len(self.standardizer_.mean), self.vocabulary_.size)
+            head = CTCHead(self.settings, self.width_, self.vocabulary_.size)
         return head.to(self.device, self.dtype)
 
     def masks(
@@ -252,7 +256,7 @@ class CTCProbe:
         return [self._tensor(join_frames(rows, self.settings.join)) for rows in frames]
 
     def _tensor(self, rows: np.ndarray) -> Tensor:
-        return torch.from_numpy(self.standardizer_.apply(rows)).to(self.device, self.dtype)
+        return torch.from_numpy(self.scaling_.apply(rows)).to(self.device, self.dtype)
 
     def _epochs(
         self, run: TrainingRun, train: "Examples", dev: list[Tensor], dev_texts: Sequence[str]

@@ -17,7 +17,7 @@ from probe.heads.ctc.spec_augment import Masks
 
 # The learning rates of each head, unless a task names its own.
 LEARNING_RATES = {
-    "linear": (3e-1, 1e-1, 3e-2),
+    "linear": (1e-1, 3e-2, 1e-2),
     "mlp": (1e-2, 3e-3, 1e-3),
     "bilstm": (1e-2, 3e-3, 1e-3),
 }
