@@ -108,14 +108,14 @@ def story(records: pd.DataFrame) -> list[str]:
     rise = answers.beside(SAID, said, NANO, first, f"layer {first}")
     fall = answers.beside(WHO, last, NANO, who, f"layer {who}")
     sentences = [
-        f"What is said: best in layer {said}, {answers.score(SAID, said)} of the sounds of "
+        f"What is said: layer {said}, which dev chose, gets {answers.score(SAID, said)} of the sounds of "
         f"{n_speakers} new speakers; "
         + (f"{rise}, " if said != first else "")
         + f"{answers.beside(SAID, said, TWIN, said, 'random weights')}, "
         + f"{answers.beside(SAID, said, *filter_banks)}.",
         f"Over a telephone (learned on clean speech) layer {said} is "
         f"{answers.beside(OVER_TELEPHONE, said, *filter_banks)}.",
-        f"Who says it: best in layer {who}, {answers.score(WHO, who)} of the voices, "
+        f"Who says it: layer {who}, which dev chose, gets {answers.score(WHO, who)} of the voices, "
         f"{answers.beside(WHO, who, *filter_banks)}"
         + (f"; layer {last} is {fall}." if who != last else "."),
     ]
