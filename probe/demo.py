@@ -35,7 +35,7 @@ TASKS = {
 kind = "frames"
 description = "Which sound is it? A label every 20 ms, of speakers who are not in training."
 labels = "sounds.csv"
-l2 = [1e-4, 1e-3, 1e-2, 1e-1]
+l2 = [1e-5, 1e-4, 1e-3, 1e-2, 1e-1]
 weighted = false
 """,
     SHIFT: """\
@@ -108,8 +108,8 @@ def story(records: pd.DataFrame) -> list[str]:
     rise = answers.beside(SAID, said, NANO, first, f"layer {first}")
     fall = answers.beside(WHO, last, NANO, who, f"layer {who}")
     sentences = [
-        f"What is said: layer {said}, which dev chose, gets {answers.score(SAID, said)} of the sounds of "
-        f"{n_speakers} new speakers; "
+        f"What is said: layer {said}, which dev chose, gets {answers.score(SAID, said)} "
+        f"of the sounds of {n_speakers} new speakers; "
         + (f"{rise}, " if said != first else "")
         + f"{answers.beside(SAID, said, TWIN, said, 'random weights')}, "
         + f"{answers.beside(SAID, said, *filter_banks)}.",

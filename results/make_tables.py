@@ -2,8 +2,8 @@
 `make tables` runs it.
 
 Inputs are ``records/*.jsonl.gz``, and ``demo/*.jsonl.gz`` with its outcomes. A table stands in a
-page between two comments, `BEGIN` and `END`. Equal inputs give byte-identical texts, and pictures that
-show the same.
+page between two comments, `BEGIN` and `END`. Equal inputs give byte-identical texts, and pictures
+that show the same.
 """
 
 import contextlib
