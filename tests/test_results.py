@@ -135,7 +135,7 @@ def test_pictures_of_the_readme_are_committed_ones() -> None:
 
 def test_the_readme_shows_what_the_demo_prints_of_the_committed_records() -> None:
     lines = story(read_records(RESULTS / "demo"))
-    assert "\n".join(lines) in README
+    assert "\n".join(lines[:6]) in README
     assert all(len(line) <= 80 for line in lines)
 
 
