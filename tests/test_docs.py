@@ -97,7 +97,7 @@ def test_the_commands_of_the_tutorial_run_one_after_the_other(tmp_path: Path) ->
     assert done.returncode == 0, done.stderr[-2000:]
     made = {"layers.pdf", "table.tex", "report.html", "demo", "results", "out"}
     assert made <= {path.name for path in tmp_path.iterdir()}
-    assert "word-id" in done.stdout and "robust" not in done.stderr
+    assert "word-id" in done.stdout
 
 
 def test_the_tables_of_the_documentation_are_what_their_commands_print(
