@@ -1,48 +1,83 @@
-"""Rebuilds what is made of the records in this folder: tables, figures and the demo's report.
+"""Rebuild what results/ and the README show of records: tables, figures and the demo's report.
 `make tables` runs it.
 
-Inputs are ``*.jsonl`` (records, and outcomes of the demo) and ``similarity/*.json``. Equal inputs
-give byte-identical texts, and pictures that show the same.
+Inputs are ``records/*.jsonl.gz`` and ``demo/*.jsonl`` with its outcomes. A table stands in a page
+between two comments, `BEGIN` and `END`. Equal inputs give byte-identical texts, and pictures that
+show the same.
 """
 
 import contextlib
 from pathlib import Path
 
-from probe.records import read_records
-from probe.reporting.figures.plot import plot
-from probe.reporting.report.page import write_report
-from probe.reporting.tables.files import write_tables
-from probe.reporting.tables.similarity_tables import write_similarity
+import pandas as pd
 
-DEMO = "demo"
-README_CURVES = {"task": ["speaker-id", "word-id", "asr-ctc"], "metric": ["accuracy", "wer"]}
-BASE, LARGE = "random:facebook/wav2vec2-base", "random:facebook/wav2vec2-large-robust"
-# Kind of `probe plot` -> what of the records is legible in one picture. The pictures curves.png and
-# det.png are of the kinds layers and det.
-FIGURES: dict[str, dict[str, list[str]]] = {
-    "budgets": {"task": ["speaker-id", "word-id"], "metric": ["accuracy"]},
-    "conditions": {"task": ["speaker-id", "word-id"], "metric": ["accuracy"]},
-    "domains": {"task": ["domain-shift"]},
-    "search": {"task": ["word-id"], "model": ["fbank", "mfcc", BASE, LARGE]},
-    "similarity": {"model": ["random:facebook/data2vec-audio-large", LARGE], "metric": ["cka"]},
-}
+from probe.records import read_records
+from probe.reporting.figures.layers import curves_figure, usual_rows
+from probe.reporting.figures.plot import plot
+from probe.reporting.figures.style import write_figure
+from probe.reporting.filters import kept, parse_term
+from probe.reporting.report.page import write_report
+from probe.reporting.scores import Scores
+from probe.reporting.tables.files import LAYERS_HEAD, write_tables
+from probe.reporting.tables.grid import to_markdown
+from probe.reporting.tables.pivot import arranged, pivoted
+from probe.reporting.tables.score_tables import layers_by_question
+
+RECORDS, DEMO = "records", "demo"
+BEGIN, END = "<!-- table: {} (make tables) -->\n", "<!-- end of table -->\n"
+CLEAN = parse_term("condition=clean")
+# What the README shows, of the tables and curves of results/README.md.
+SHORT_TABLE = [
+    parse_term("task=phone-frames,speaker-id,speaker-verify"),
+    parse_term("model!=Silero-VAD"),
+]
+CURVES = [parse_term("task=phone-frames,speaker-id"), parse_term("metric=accuracy")]
+DEMO_CURVES = {"task": ["speaker-id", "word-id", "asr-ctc"], "metric": ["accuracy", "wer"]}
+
+
+def tables(records: pd.DataFrame) -> dict[str, str]:
+    """Return the Markdown of each table of the two pages, by its name."""
+    clean = Scores.of(kept(records, [CLEAN]))
+    of_conditions = [parse_term("task=speaker-id"), parse_term("metric=accuracy")]
+    conditions = Scores.of(kept(records, of_conditions[:1]))
+    return {
+        "all tasks": to_markdown(arranged(clean, "models")),
+        "encoders": to_markdown(arranged(clean, "models", terms=SHORT_TABLE)),
+        "conditions": to_markdown(
+            pivoted(conditions, ["model"], ["condition"], terms=of_conditions), "###"
+        ),
+    }
+
+
+def filled(page: str, texts: dict[str, str]) -> str:
+    """Return a page with the tables that it names in place of those that stand there."""
+    for name, text in texts.items():
+        before, begin, rest = page.partition(BEGIN.format(name))
+        if begin:
+            page = f"{before}{begin}\n{text}\n{END}{rest.partition(END)[2]}"
+    return page
+
+
+def write_pages(results: Path, records: pd.DataFrame) -> None:
+    """Write the tables into results/README.md and the README, and every layer into layers.md."""
+    texts = tables(records)
+    for path in (results / "README.md", results.parent / "README.md"):
+        path.write_text(filled(path.read_text(encoding="utf-8"), texts), encoding="utf-8")
+    layers = Scores.of(records).layers()
+    text = LAYERS_HEAD + layers_by_question(layers)
+    (results / "layers.md").write_text(text, encoding="utf-8")
 
 
 def rebuild(results: Path) -> None:
-    """Writes all of it into the folder that holds the inputs."""
-    write_tables(read_records(results), results)
-    write_similarity(results / "similarity")
-    (results / "figures").mkdir(exist_ok=True)
-    for kind, only in FIGURES.items():
-        files = [
-            path
-            for task in only.get("task", [])
-            for path in sorted(results.glob(f"*__{task}__*.jsonl"))
-        ]
-        plot(kind, files or [results], results / "figures" / f"{kind}.svg", only)
+    """Write all of it into the folder that holds the inputs."""
+    records = read_records(results / RECORDS)
+    write_pages(results, records)
+    curves = kept(usual_rows(Scores.of(records).layers(marked=False)), CURVES)
+    pictures = (results / "curves.png", results / "curves.svg")
+    write_figure(lambda: curves_figure(curves), *pictures)
     demo = read_records(results / DEMO)
     write_tables(demo, results / DEMO)
-    plot("layers", [results / DEMO], results / DEMO / "layers.svg", README_CURVES)
+    plot("layers", [results / DEMO], results / DEMO / "layers.svg", DEMO_CURVES)
     with contextlib.chdir(results.parent):  # the page shows where its records lie
         place = Path(results.name) / DEMO
         write_report(

@@ -129,25 +129,24 @@ def test_a_process_that_has_the_number_of_the_owner_is_another_one(tmp_path: Pat
         assert not claims.take("b")
 
 
-def test_one_of_many_runs_takes_a_stale_claim_over(tmp_path: Path) -> None:
-    for number in range(2):
-        name = f"shard-{number:05d}"
-        claim_of(ELSEWHERE, tmp_path / f"{name}.claim", SILENT_S + 10)
-        answers, answer = os.pipe()
-        gate, key = os.pipe()
+def test_a_run_is_refused_while_another_one_takes_a_claim_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    claim_of(ELSEWHERE, tmp_path / "a.claim", SILENT_S + 10)
+    first, second = Claims(tmp_path), Claims(tmp_path)
+    create = Claims._create
+    answers = []
 
-        def work(name: str = name, answer: int = answer, gate: int = gate, key: int = key) -> bool:
-            os.close(key)
-            os.write(answer, b"taken " if Claims(tmp_path).take(name) else b"not ")
-            return os.read(gate, 1) == b""  # an owner that has ended would be taken over
+    def watched(self: Claims, path: Path) -> bool:
+        if self is first and path.suffix == ".tmp":  # what will replace the stale claim
+            answers.append(second.take("a"))
+        return create(self, path)
 
-        processes = [child(work) for _ in range(4)]
-        text = b""
-        while text.count(b" ") < len(processes):
-            text += os.read(answers, 100)
-        os.close(key)
-        assert [os.waitpid(process, 0)[1] for process in processes] == [0] * 4
-        assert text.count(b"taken ") == 1
+    monkeypatch.setattr(Claims, "_create", watched)
+    with first, second:
+        assert first.take("a")
+        assert answers == [False]
+        first.require("a")
 
 
 def test_a_run_that_is_late_does_not_take_the_claim_of_a_faster_one(
