@@ -409,7 +409,7 @@ class _Job:
 
     def _share_of(
         self, jobs: Sequence[Job], plan: Plan, store: FeatureStore
-    ) -> tuple[Sequence[Job], Plan]:
+    ) -> tuple[list[Job], Plan]:
         """The jobs of this run's share, and their plan."""
         own = [job for job in jobs if self.share.has(f"{store.recipe_sha256} {job.name}")]
         keys = {key for job in own for key in job.keys}
