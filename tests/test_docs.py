@@ -2,6 +2,8 @@
 
 import re
 import shlex
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -66,8 +68,10 @@ def test_the_python_example_runs(
     assert len(names["classifier"].classes_) == 3
 
 
-def test_every_command_line_of_the_readme_is_understood() -> None:
-    blocks = re.findall(r"```sh\n(.*?)```", README, flags=re.DOTALL)
+@pytest.mark.parametrize("page", ["README.md", "docs/tutorial.md"])
+def test_every_command_line_of_a_page_is_understood(page: str) -> None:
+    text = (ROOT / page).read_text(encoding="utf-8")
+    blocks = re.findall(r"```sh\n(.*?)```", text, flags=re.DOTALL)
     lines = [
         line
         for block in blocks
@@ -78,6 +82,22 @@ def test_every_command_line_of_the_readme_is_understood() -> None:
     for line in lines:
         name, *arguments = shlex.split(line, comments=True)[1:]
         cli.commands[name].make_context(name, list(arguments))
+
+
+@pytest.mark.nightly
+def test_the_commands_of_the_tutorial_run_one_after_the_other(tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "tutorial.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```sh\n(.*?)```", page, flags=re.DOTALL)
+    install, *middle, _hub = blocks
+    commands = [install.splitlines()[-1], *middle]
+    script = f'probe() {{ "{sys.executable}" -m probe "$@"; }}\nset -e\n' + "\n".join(commands)
+    done = subprocess.run(
+        ["bash", "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    made = {"layers.pdf", "table.tex", "report.html", "demo", "results", "out"}
+    assert made <= {path.name for path in tmp_path.iterdir()}
+    assert "word-id" in done.stdout
 
 
 def test_the_tables_of_the_documentation_are_what_their_commands_print(

@@ -4,7 +4,7 @@ write behind it, shard after shard.
 
 import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -25,7 +25,7 @@ from probe.extraction.certificate_cache import keep_certificate, kept_certificat
 from probe.extraction.forward import FEWEST_ROWS, encoded
 from probe.extraction.gather import Bar, Shards, Tally
 from probe.extraction.plan import Plan, make_plan
-from probe.extraction.read_ahead import decoded
+from probe.extraction.read_ahead import Heard, decoded
 from probe.extraction.settings import SHARDS_BYTES, Content, Decoding, Running, Storing
 from probe.extraction.shared_jobs import Pieces, SharedJobs
 from probe.extraction.threads import computing_on, may_decide_bits
@@ -191,7 +191,7 @@ def extract(
             rest = None
             begun = FeatureStore(path) if (path / "recipe.json").exists() else None
         threads = begun.environment["threads"] if begun else None
-        stack.enter_context(computing_on(encoder, running.threads, threads))
+        look = stack.enter_context(computing_on(encoder, running.threads, threads))
         certificate = None
         if running.check:
             named = isinstance(model, str | ModelName)
@@ -207,7 +207,8 @@ def extract(
         # Twice the frames of all layers of a batch.
         encoder.rows = min(encoder.rows, max(FEWEST_ROWS, rest_bytes // 4 // row_bytes))
         ahead_bytes = min(AHEAD_BYTES, rest_bytes // 2)
-        job = replace(job, first_decoders=decoding.workers or 1, ahead_bytes=ahead_bytes)
+        workers = decoding.workers or 1
+        job = replace(job, first_decoders=workers, ahead_bytes=ahead_bytes, between=look)
         return job.write(store, claims, rest)
 
 
@@ -351,6 +352,7 @@ class _Job:
     share: Share
     first_decoders: int = 1
     ahead_bytes: int = AHEAD_BYTES
+    between: Callable[[], None] = lambda: None  # called between utterances
 
     def plan(self, store: FeatureStore | None) -> Plan:
         """What is missing in the store."""
@@ -365,10 +367,15 @@ class _Job:
         """Decode and encode utterances; see `probe.extraction.forward.encoded`."""
         rate_hz, ahead = self.encoder.info.rate_hz, (self.first_decoders, self.ahead_bytes)
         audio_of = decoded(utterances, rate_hz, self.decoders, *ahead, self.disturbance)
+        heard = map(self._heard, audio_of)
         # The generators are closed here: the garbage collector may end one in any thread, and it
         # waits for its own threads.
-        with closing(audio_of), closing(encoded(audio_of, self.encoder, self.content)) as pieces:
+        with closing(audio_of), closing(encoded(heard, self.encoder, self.content)) as pieces:
             yield pieces
+
+    def _heard(self, item: Heard) -> Heard:
+        self.between()
+        return item
 
     def write(self, store: FeatureStore, claims: Claims, plan: Plan | None) -> Extraction:
         """Extract what is missing in a store.
@@ -402,7 +409,7 @@ class _Job:
 
     def _share_of(
         self, jobs: Sequence[Job], plan: Plan, store: FeatureStore
-    ) -> tuple[Sequence[Job], Plan]:
+    ) -> tuple[list[Job], Plan]:
         """The jobs of this run's share, and their plan."""
         own = [job for job in jobs if self.share.has(f"{store.recipe_sha256} {job.name}")]
         keys = {key for job in own for key in job.keys}

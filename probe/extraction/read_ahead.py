@@ -23,6 +23,8 @@ Place = tuple[Path, str]  # of a recording: its file, and its name in an archive
 # decoding makes.
 DISTURBING = 6
 
+Heard = tuple[Utterance, Audio | Failure]
+
 
 def decoded(
     utterances: Iterable[Utterance],
@@ -31,7 +33,7 @@ def decoded(
     first_decoders: int,
     ahead_bytes: int,
     disturbance: Disturbance | None = None,
-) -> Generator[tuple[Utterance, Audio | Failure]]:
+) -> Generator[Heard]:
     """Each utterance's audio, or why there is none, in order. At most `MOST_AHEAD` utterances are
     taken from ``utterances`` before their audio is asked for.
 

@@ -545,7 +545,8 @@ def seen_threads(encoder: Any, asked: int | None = None, begun_with: int | None 
 def test_threads_are_those_asked_for_begun_with_or_measured(
     monkeypatch: pytest.MonkeyPatch, usual_threads: int, folders: dict[str, Path]
 ) -> None:
-    monkeypatch.setattr(threads, "fastest", lambda precision: 3)
+    monkeypatch.setattr(threads, "allowed_cores", lambda: 3)
+    monkeypatch.setattr(threads, "cpu_quota", lambda: None)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     reference, packed = Windows(), open_model(str(folders["wav2vec2 post-LN"]), "cpu")
     assert seen_threads(reference, 5, 2) == seen_threads(packed, 5, 2) == 5
@@ -584,12 +585,37 @@ def test_the_fastest_number_of_threads_is_taken(
     monkeypatch.setattr(threads, "allowed_cores", lambda: cores)
     monkeypatch.setattr(threads, "cpu_quota", lambda: quota)
     monkeypatch.setattr(threads, "_seconds", lambda product, rows, n: seconds[n])
-    assert threads.fastest.__wrapped__("fp32") == chosen
+    assert threads.fastest("fp32") == chosen
+
+
+def test_a_run_takes_fewer_threads_only_after_two_measurements_and_takes_them_back(
+    monkeypatch: pytest.MonkeyPatch, usual_threads: int
+) -> None:
+    clock, measured = [0.0], [2]
+    monkeypatch.setattr(threads, "allowed_cores", lambda: 4)
+    monkeypatch.setattr(threads, "cpu_quota", lambda: None)
+    monkeypatch.setattr(threads, "fastest", lambda precision: measured[0])
+    choice = threads.ThreadChoice("fp32", lambda: clock[0])
+
+    def after(seconds: float, fastest: int) -> int:
+        clock[0] += seconds
+        measured[0] = fastest
+        choice.look()
+        return choice.threads
+
+    assert after(0, 2) == 4  # the other program may end at once
+    assert after(1, 2) == 4  # too early
+    assert after(4.5, 4) == 4
+    assert after(61, 2) == 4
+    assert after(5, 2) == 2 == torch.get_num_threads()
+    assert after(30, 4) == 2
+    assert after(31, 4) == 2
+    assert after(5, 4) == 4 == torch.get_num_threads()
 
 
 def test_measuring_threads_takes_less_than_a_second_of_each_core(usual_threads: int) -> None:
     start = time.process_time()  # of this process, so that a busy machine fails no test
-    assert 1 <= threads.fastest.__wrapped__("fp32") <= threads.allowed_cores()
+    assert 1 <= threads.fastest("fp32") <= threads.allowed_cores()
     assert time.process_time() - start < threads.allowed_cores()
     assert torch.get_num_threads() == usual_threads
 
