@@ -88,4 +88,4 @@ def test_extracting_training_and_verifying_take_no_locks(
     codes = [line for line in lines if line.startswith(("extract", "run", "verify"))]
     assert codes == ["extract 0", "run 0", "verify 0"], done.stderr
     assert "sound" in done.stdout
-    assert "lock" not in done.stderr
+    assert "locks" not in done.stderr
