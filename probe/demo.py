@@ -5,8 +5,6 @@ from collections.abc import Hashable, Mapping
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from probe.data.synthetic import DOMAINS, write_synthetic_corpus
 from probe.evaluation.run import Training
 from probe.evaluation.tasks import open_task
@@ -95,11 +93,11 @@ def demo(to: str | Path, seed: int = 0) -> Bench:
     return done
 
 
-def story(records: pd.DataFrame) -> list[str]:
+def story(scores: Scores) -> list[str]:
     """What the demo measured, in some ten lines for a terminal of 80 columns: the accuracies of
     every layer, and what paired tests say of the layers that dev chose.
     """
-    answers = _Answers(records)
+    answers = _Answers(scores)
     said, who = answers.chosen(SAID), answers.chosen(WHO)
     first, last = answers.layers[0], answers.layers[-1]
     n_speakers = answers.row(SAID, NANO, said)["n_blocks"]
@@ -133,8 +131,8 @@ def story(records: pd.DataFrame) -> list[str]:
 class _Answers:
     """The demo's test accuracies, by question, model and layer."""
 
-    def __init__(self, records: pd.DataFrame) -> None:
-        rows = with_all_labels(Scores.of(records).tested).sort_values("layer_index")
+    def __init__(self, scores: Scores) -> None:
+        rows = with_all_labels(scores.tested).sort_values("layer_index")
         rows = rows[(rows["metric"] == ACCURACY.name) & ~rows["layer"].isin(COMBINED)]
         keys = ["task", "train_domain", "test_domain", "model", "layer"]
         self._rows = {tuple(row[key] for key in keys): row for row in rows.to_dict("records")}

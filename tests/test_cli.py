@@ -719,7 +719,9 @@ def test_run_and_bench_take_the_same_options() -> None:
             if text.startswith("--")
         }
 
-    assert options("run") - options("bench") == {"--from"}, "a bench extracts what it reads"
+    assert options("run") - options("bench") == {"--from", "--shard"}, (
+        "a bench extracts what it reads, all of it"
+    )
     of_extraction = options("extract") - {"--view", "--sha256", "--only"}
     assert options("bench") - options("run") - of_extraction == {"--task"}
 

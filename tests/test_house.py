@@ -258,10 +258,13 @@ def test_every_data_file_of_the_package_is_shipped() -> None:
     }
     for path in (ROOT / "probe").rglob("*"):
         if path.is_file() and path.suffix not in (".py", ".pyc"):
-            package = ".".join(path.parent.relative_to(ROOT).parts)
-            assert any(path.match(pattern) for pattern in patterns.get(package, [])), (
-                f"{path} is not in package_data"
-            )
+            folders = [folder for folder in path.parents if folder.is_relative_to(ROOT / "probe")]
+            of_folders = [".".join(folder.relative_to(ROOT).parts) for folder in folders]
+            assert any(
+                path in folder.glob(pattern)
+                for folder, package in zip(folders, of_folders, strict=True)
+                for pattern in patterns.get(package, [])
+            ), f"{path} is not in package_data"
     assert list((ROOT / "tasks").glob("*.toml"))
     assert patterns["probe.tasks"] == ["*.toml"]
 

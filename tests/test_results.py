@@ -20,6 +20,7 @@ from probe.models.sources.known import NANO
 from probe.record_check import check_records
 from probe.records import read_records
 from probe.reporting.figures.style import missing_matplotlib
+from probe.reporting.scores import Scores
 from probe.reporting.tables.files import write_tables
 
 RESULTS = Path(__file__).resolve().parent.parent / "results"
@@ -134,7 +135,7 @@ def test_pictures_of_the_readme_are_committed_ones() -> None:
 
 
 def test_the_readme_shows_what_the_demo_prints_of_the_committed_records() -> None:
-    lines = story(read_records(RESULTS / "demo"))
+    lines = story(Scores.of(read_records(RESULTS / "demo")))
     assert "\n".join(lines[:6]) in README
     assert all(len(line) <= 80 for line in lines)
 
@@ -142,16 +143,16 @@ def test_the_readme_shows_what_the_demo_prints_of_the_committed_records() -> Non
 def test_the_story_of_the_demo_follows_the_records_whatever_they_say() -> None:
     """With the trained encoder and its twin changing names, the twin is the better one."""
     records = read_records(RESULTS / "demo")
-    told = " ".join(story(records))
+    told = " ".join(story(Scores.of(records)))
     assert "above random weights" in told and "below random weights" not in told
     names = {NANO: TWIN, TWIN: NANO}
     changed = records.assign(model=records["model"].replace(names))
-    told = " ".join(story(changed))
+    told = " ".join(story(Scores.of(changed)))
     assert "below random weights" in told and "above random weights" not in told
     same = pd.concat(
         [records[records["model"] != TWIN], records[records["model"] == NANO].assign(model=TWIN)]
     )
-    assert "not clearly apart from random weights (+0.0 points" in " ".join(story(same))
+    assert "not clearly apart from random weights (+0.0 points" in " ".join(story(Scores.of(same)))
 
 
 def report_payload() -> str:

@@ -168,7 +168,7 @@ def bench(
 )
 @seed_option
 def demo(to: Path, seed: int) -> None:
-    """Show what the layers of a small trained encoder hold, offline, in minutes.
+    """Show what a small encoder's layers hold, offline, in minutes.
 
     The encoder ships with layerprobe. The demo generates speech of 48 voices, asks of every layer
     what is said, who says it and whether it holds over a telephone, beside random weights, filter
@@ -181,10 +181,11 @@ def demo(to: Path, seed: int) -> None:
     from probe.demo import demo as run_demo
     from probe.demo import story
     from probe.records import read_records
+    from probe.reporting.scores import Scores
 
     finished = run_demo(to, seed)
     say_held_warnings()
-    for line in story(read_records(to / "results")):
+    for line in story(Scores.of(read_records(to / "results"))):
         click.echo(line)
     click.echo(f"\nAll curves, intervals and differences: {to / 'report.html'}")
     exit_with_failures(finished.unusable, finished.refused)
