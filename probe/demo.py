@@ -164,8 +164,8 @@ class _Answers:
         """How a layer of the trained encoder stands to the layer ``other`` of a model, which is
         called ``name``, by the paired test.
         """
-        counts = [self.row(question, *one)["counts"] for one in ((NANO, layer), (model, other))]
-        pair = paired_difference(*counts, ACCURACY.name)
+        own, others = self.row(question, NANO, layer), self.row(question, model, other)
+        pair = paired_difference(own["counts"], others["counts"], ACCURACY.name)
         assert pair.low is not None and pair.high is not None
         if pair.low <= 0 <= pair.high:
             ends = f"[{100 * pair.low:.1f}, {100 * pair.high:.1f}]"
