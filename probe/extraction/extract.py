@@ -139,6 +139,7 @@ def extract(
         )
     audio_folder = None if decoding.audio_root is None else Path(decoding.audio_root)
     root = Path(to)
+    is_new = not root.exists()
     # A complete store may lie in a folder that cannot be written.
     if not dry_run and not any(root.glob("*/*/recipe.json")):
         require_writable(root)
@@ -182,7 +183,7 @@ def extract(
     with ExitStack() as stack:
         for decoder in decoders:
             stack.enter_context(decoder)
-        stack.callback(remove_empty, path)
+        stack.callback(remove_empty, path, root if is_new else None)
         claims = stack.enter_context(Claims(path, running.dead_hosts))
         claims.sweep()
         rest = job.plan(begun) if begun and begun.jobs else None

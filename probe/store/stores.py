@@ -47,11 +47,13 @@ def discard_store(path: Path) -> None:
         (path / name).unlink(missing_ok=True)
 
 
-def remove_empty(path: Path) -> None:
-    """Remove the folder of a store and that of its model if nothing is in them."""
+def remove_empty(path: Path, root: Path | None = None) -> None:
+    """Remove the folder of a store, that of its model, and ``root``, if nothing is in them."""
     with contextlib.suppress(OSError):
         path.rmdir()
         path.parent.rmdir()
+        if root is not None:
+            root.rmdir()
 
 
 def store_path(root: Path, recipe: dict[str, Any], alias: str | None = None) -> Path:

@@ -180,10 +180,10 @@ class CTCProbe:
                 "transcribe: every training utterance has fewer frames than its labels need; is "
                 "the text the audio's?"
             )
-        # A weighted sum needs the layers' own dimensions, and hidden layers find their own scale.
-        is_plain = self.settings.head == "linear" and self.settings.n_mixed == 1
-        scaling = Whitener if is_plain else Standardizer
-        self.scaling_ = scaling.of(np.concatenate(list(frames)))
+        # Hidden layers find a scale of their own.
+        scaling = Whitener if self.settings.head == "linear" else Standardizer
+        together = np.concatenate(list(frames))
+        self.scalings_ = [scaling.of(rows) for rows in self._layers_apart(together)]
         self.width_ = frames[0].shape[1]
         train = Examples(
             [self._tensor(frames[i]) for i in usable], [torch.tensor(labels[i]) for i in usable]
@@ -256,7 +256,20 @@ class CTCProbe:
         return [self._tensor(join_frames(rows, self.settings.join)) for rows in frames]
 
     def _tensor(self, rows: np.ndarray) -> Tensor:
-        return torch.from_numpy(self.scaling_.apply(rows)).to(self.device, self.dtype)
+        """Scale joined frames, each layer of a weighted sum on its own."""
+        pairs = zip(self.scalings_, self._layers_apart(rows), strict=True)
+        layers = [scaling.apply(part) for scaling, part in pairs]
+        dim = layers[0].shape[1] // self.settings.join
+        by_layer = [part.reshape(len(rows), self.settings.join, dim) for part in layers]
+        scaled = np.stack(by_layer, axis=2).reshape(rows.shape)
+        return torch.from_numpy(scaled).to(self.device, self.dtype)
+
+    def _layers_apart(self, rows: np.ndarray) -> list[np.ndarray]:
+        """Divide (frame, join * layer * dim) into (frame, join * dim) for each layer."""
+        join, n_layers = self.settings.join, self.settings.n_mixed
+        dim = rows.shape[1] // (join * n_layers)
+        by_layer = rows.reshape(len(rows), join, n_layers, dim)
+        return [by_layer[:, :, layer].reshape(len(rows), join * dim) for layer in range(n_layers)]
 
     def _epochs(
         self, run: TrainingRun, train: "Examples", dev: list[Tensor], dev_texts: Sequence[str]
