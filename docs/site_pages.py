@@ -8,9 +8,11 @@ import re
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from click.testing import CliRunner
 from mkdocs.structure.files import File, Files
 
 import probe
+from probe.cli import cli
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = {
@@ -23,16 +25,6 @@ PAGES = {
     "README.md": "index.md",
 }
 LINK = re.compile(r"(!?)\[((?:[^\[\]]|\[[^\]]*\])*)\]\(([^)#\s]*)(#[^)\s]*)?\)")
-COMMANDS = """\
-# Commands
-
-::: mkdocs-click
-    :module: probe.cli
-    :command: cli
-    :prog_name: probe
-    :style: table
-    :depth: 1
-"""
 
 
 def on_files(files: Files, config: Any) -> Files:
@@ -49,8 +41,18 @@ def on_files(files: Files, config: Any) -> Files:
     entries = [f"::: {getattr(probe, name).__module__}.{name}" for name in names]
     api = "# Python reference\n\n" + "\n\n".join(entries) + "\n"
     files.append(File.generated(config, "api.md", content=api))
-    files.append(File.generated(config, "commands.md", content=COMMANDS))
+    files.append(File.generated(config, "commands.md", content=commands()))
     return files
+
+
+def commands() -> str:
+    """The help of every command, as a terminal shows it."""
+    parts = ["# Commands"]
+    for name in ["", *sorted(cli.commands)]:
+        arguments = [name, "--help"] if name else ["--help"]
+        text = CliRunner().invoke(cli, arguments, prog_name="probe", env={"COLUMNS": "88"}).stdout
+        parts += [f"## probe {name}".rstrip(), f"```text\n{text.rstrip()}\n```"]
+    return "\n\n".join(parts) + "\n"
 
 
 def on_page_markdown(markdown: str, page: Any, files: Files, **_: Any) -> str:
