@@ -181,7 +181,8 @@ def test_the_committed_demo_is_of_synthetic_speech_alone(tmp_path: Path) -> None
     ):
         pair = [rows[end] for end in key.split(" – ")]
         assert len(pair) == 2 or (
-            speaker == pair[0].speaker and reference in (pair[0].text, speaker)
+            speaker == pair[0].speaker
+            and (reference in (pair[0].text, speaker) or reference.endswith(" frames"))
         )
     lines = [
         line
