@@ -99,24 +99,18 @@ def story(scores: Scores) -> list[str]:
     """
     answers = _Answers(scores)
     said, who = answers.chosen(SAID), answers.chosen(WHO)
-    first, last = answers.layers[0], answers.layers[-1]
-    n_speakers = answers.row(SAID, NANO, said)["n_blocks"]
+    last = answers.layers[-1]
     heads = "".join(f"{name:>6}" for name in (*answers.layers, *BASELINES))
-    filter_banks = ("fbank", "0", "filter banks")
-    rise = answers.beside(SAID, said, NANO, first, f"layer {first}")
-    fall = answers.beside(WHO, last, NANO, who, f"layer {who}")
+    fbank = ("fbank", "0", "fbank")
     sentences = [
-        f"What is said: layer {said}, which dev chose, gets {answers.score(SAID, said)} "
-        f"of the sounds of {n_speakers} new speakers; "
-        + (f"{rise}, " if said != first else "")
-        + f"{answers.beside(SAID, said, TWIN, said, 'random weights')}, "
-        + f"{answers.beside(SAID, said, *filter_banks)}.",
-        f"Over a telephone (learned on clean speech) layer {said} is "
-        f"{answers.beside(OVER_TELEPHONE, said, *filter_banks)}.",
-        f"Who says it: layer {who}, which dev chose, gets {answers.score(WHO, who)} of the voices, "
-        f"{answers.beside(WHO, who, *filter_banks)}"
-        + (f"; layer {last} is {fall}." if who != last else "."),
+        f"What is said: layer {said}, chosen on dev, is {answers.beside(SAID, said, *fbank)}.",
+        f"It is {answers.beside(SAID, said, TWIN, said, 'random weights')}.",
+        f"Over a telephone it is {answers.beside(OVER_TELEPHONE, said, *fbank)}.",
+        f"Who says it: layer {who}, chosen on dev, is {answers.beside(WHO, who, *fbank)}.",
     ]
+    if who != last:
+        fall = answers.beside(WHO, last, NANO, who, f"layer {who}")
+        sentences.append(f"Layer {last} is {fall}.")
     return [
         f"{'Right in %, by layer':<20}{heads}",
         answers.line("What is said", SAID, NANO),
@@ -154,11 +148,6 @@ class _Answers:
         cells += [(baseline, "0") for baseline in BASELINES] if model == NANO else []
         values = [100 * self.row(question, *cell)["value"] for cell in cells]
         return f"{name:<20}" + "".join(f"{value:6.1f}" for value in values)
-
-    def score(self, question: Question, layer: str) -> str:
-        """The accuracy of a layer of the trained encoder, with its interval."""
-        row = self.row(question, NANO, layer)
-        return f"{100 * row['value']:.1f} % [{100 * row['low']:.1f}, {100 * row['high']:.1f}]"
 
     def beside(self, question: Question, layer: str, model: str, other: str, name: str) -> str:
         """How a layer of the trained encoder stands to the layer ``other`` of a model, which is

@@ -18,37 +18,48 @@ export PYTHONPATH=$root/recipes/encoders${PYTHONPATH:+:$PYTHONPATH}
 declare -A specs=(
   [fbank]=fbank
   [mfcc]=mfcc
-  [whisper-base]=${WHISPER:-openai/whisper-base}
-  [data2vec-audio-nano]=${NANO:-layerprobe/data2vec-audio-nano}
+  [data2vec-audio-nano]=layerprobe/data2vec-audio-nano
   [GE2E]=plugin:encoders:GE2E
-  [Distill-MOS]=plugin:encoders:DistillMOS
   [Silero-VAD]=plugin:encoders:SileroVAD
+  [Distill-MOS]=plugin:encoders:DistillMOS
+  [whisper-base]=${WHISPER:-openai/whisper-base}
 )
-names=("${!specs[@]}")
-names+=(data2vec-audio-nano-random)
-specs[data2vec-audio-nano-random]=random:${specs[data2vec-audio-nano]}
+names=(fbank mfcc data2vec-audio-nano GE2E Silero-VAD Distill-MOS whisper-base)
+[ $# -gt 0 ] && names=("$@")
 
 probe() { "${PYTHON:-python}" -m probe --quiet "$@" >/dev/null; }
 # --no-check: `probe check MODEL` is done once, not again for every store.
 extract() { probe extract --no-check --model "$model" --corpus "speech/$1.csv" --to features "${@:2}"; }
 ask() { probe run "$1" --model "$model" --corpus "speech/$2.csv" --from features --to records "${@:3}"; }
+similar() { probe similarity --model "$model" --corpus "speech/$1.csv" --from features --to records "${@:2}"; }
 
+phones=(--labels speech/sentences_phones.csv)
+trials=(--trials speech/trials_test.csv --dev-trials speech/trials_dev.csv)
 disturbed=(--condition "noise:files=speech/noise/doing_the_dishes.flac@10dB" --condition telephone)
-[ $# -gt 0 ] && names=("$@")
 for name in "${names[@]}"; do
+  [ -n "${specs[$name]:-}" ] || { echo "unknown name $name; known: ${!specs[*]}" >&2; exit 2; }
   model=$name=${specs[$name]}
   [ "$name" = "${specs[$name]}" ] && model=$name
   date "+%T $name"
   extract sentences_aligned
-  ask phone-frames sentences_aligned --labels speech/sentences_phones.csv
+  ask phone-frames sentences_aligned "${phones[@]}"
+  similar sentences_aligned "${phones[@]}" --only all
   extract speakers_shared --view meanstd
-  case $name in *-random) ask tasks/speaker-id.toml speakers_shared; continue ;; esac
-  ask gender-id speakers_disjoint
-  ask speaker-verify speakers_disjoint --trials speech/trials_test.csv --dev-trials speech/trials_dev.csv
   extract speakers_shared --view meanstd --only test "${disturbed[@]}"
   ask tasks/speaker-id.toml speakers_shared --condition clean "${disturbed[@]}"
-  # Whisper reads 30 s, and Distill-MOS 7.68 s, for every digit: half an hour on two cores.
-  case $name in whisper-base | Distill-MOS) continue ;; esac
+  ask gender-id speakers_disjoint
+  ask speaker-verify speakers_disjoint "${trials[@]}"
   extract digits_crossdomain --limit 80 --view meanstd
   ask tasks/word-id.toml digits_crossdomain --limit 80
+  case $name in GE2E | Silero-VAD | Distill-MOS) ;; *)
+    extract connected_shared
+    ask asr-ctc connected_shared --seeds 1 ;;
+  esac
+  case $name in fbank | mfcc) continue ;; esac
+  model=$name-random=random:${specs[$name]}
+  date "+%T $name-random"
+  extract sentences_aligned
+  ask phone-frames sentences_aligned "${phones[@]}"
+  extract speakers_shared --view meanstd
+  ask tasks/speaker-id.toml speakers_shared
 done
