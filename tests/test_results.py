@@ -22,10 +22,17 @@ from probe.records import read_records
 from probe.reporting.figures.style import missing_matplotlib
 from probe.reporting.scores import Scores
 from probe.reporting.tables.files import write_tables
+from probe.reporting.tables.similarity_tables import read_similarity
 
 RESULTS = Path(__file__).resolve().parent.parent / "results"
 README = (RESULTS.parent / "README.md").read_text(encoding="utf-8")
-INPUTS = ("README.md", "records/*.jsonl.gz", "demo/*.jsonl.gz", "demo/outcomes/*.jsonl")
+INPUTS = (
+    "README.md",
+    "records/*.jsonl.gz",
+    "similarity/*.json",
+    "demo/*.jsonl.gz",
+    "demo/outcomes/*.jsonl",
+)
 PICTURES = (".png", ".svg")
 NOISE = "doing_the_dishes.flac"
 PROBED = "phone-frames accuracy ↑"  # a column of the tables of encoders
@@ -105,7 +112,9 @@ def test_committed_tables_figures_and_report_are_those_of_the_committed_records(
 
 def test_the_tables_of_both_pages_are_those_of_the_committed_records() -> None:
     make_tables = script(RESULTS / "make_tables.py")
-    texts = make_tables.tables(read_records(RESULTS / "records"))
+    texts = make_tables.tables(
+        read_records(RESULTS / "records"), read_similarity(RESULTS / "similarity")
+    )
     page = (RESULTS / "README.md").read_text(encoding="utf-8")
     assert (make_tables.filled(page, texts), make_tables.filled(README, texts)) == (page, README), (
         "run `make tables`"
