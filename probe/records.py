@@ -41,6 +41,7 @@ import numpy as np
 from probe.brief import brief, figure
 from probe.errors import ProbeError
 from probe.files import canonical_json, json_value, path_text, sha256_of_file, write_atomically
+from probe.remote import as_path
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -451,7 +452,7 @@ def files_of(path: Path | str) -> list[Path]:
     Raises:
         ProbeError: nothing there, or a file both plain and compressed.
     """
-    path = Path(path)
+    path = as_path(path)
     files = [path]
     if path.is_dir():
         folders = [path, *sorted(path.glob(f"{SEED_FOLDER}[0-9]*/"))]

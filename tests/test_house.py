@@ -28,7 +28,7 @@ FLOORS = (
     ("models", "heads", "measures", "engines"),
     ("store", "records", "data"),
     ("files", "foreign_files", "model_names", "protocols", "environment"),
-    ("schema",),
+    ("schema", "remote"),
     ("errors", "version", "brief"),
 )
 FLOOR_OF = {room: len(FLOORS) - number for number, floor in enumerate(FLOORS) for room in floor}
@@ -43,7 +43,7 @@ FINDERS = (
 DOORS = {
     "av": {"data"},
     "datasets": {"data"},
-    "fsspec": {"data"},
+    "fsspec": {"data", "remote"},
     "h5py": {"store"},
     "huggingface_hub": {"models"},
     "jiwer": {"measures"},

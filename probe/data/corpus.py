@@ -26,7 +26,8 @@ from probe.data.readers.table import read_frame
 from probe.data.shared_recordings import SharedRecordings, beside
 from probe.data.splits import rule_of_source, split_corpus
 from probe.errors import ProbeError, UtteranceError, refuse_problems
-from probe.files import is_utf8
+from probe.files import is_utf8, unread
+from probe.remote import RemoteFolders, RemotePath, audio_path, is_url
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -73,7 +74,7 @@ class Utterance:
     @property
     def path(self) -> Path:
         """The audio file. It is made on each call: a million of them would take 0.4 GB."""
-        return Path(self.file)
+        return audio_path(self.file)
 
     def audio_sha256(self) -> str:
         """The sha256 of its audio as a store has it: of the file, or of an excerpt of it.
@@ -172,7 +173,7 @@ class Names:
     def __init__(self, corpus: Corpus, folder: Path) -> None:
         self._folder = folder
         self._known = {
-            "#".join(filter(None, [os.fspath(item.path.resolve()), str(item.excerpt)])): item
+            "#".join(filter(None, [str(item.path.resolve()), str(item.excerpt)])): item
             for item in corpus.utterances
         }
         self._known |= {item.key: item for item in corpus.utterances}
@@ -185,7 +186,7 @@ class Names:
     def get(self, name: str) -> Utterance | None:
         """The utterance of a name; None where there is none."""
         if name not in self._cache:
-            spellings = (name, os.path.normpath(name), os.fspath((self._folder / name).resolve()))
+            spellings = (name, os.path.normpath(name), str((self._folder / name).resolve()))
             matches = (self._known[item] for item in spellings if item in self._known)
             self._cache[name] = next(matches, None)
         return self._cache[name]
@@ -302,7 +303,9 @@ def _checked(
     first_where: dict[str, str] = {}  # of each key
     shared = SharedRecordings()
     folders = Folders(root)
+    objects = RemoteFolders()
     base = f"{folder}/"
+    is_remote = isinstance(folder, RemotePath)
     splits = {"", *SPLITS}
     for where, values in rows:
         written = values["path"]
@@ -318,7 +321,10 @@ def _checked(
             continue
         file = os.path.normpath(written if written.startswith("/") else base + written)
         reason = ""
-        if not (real := folders.real_file(file)):
+        if is_url(written) or (is_remote and not written.startswith("/")):
+            file = real = _joined(written if is_url(written) else base + written)
+            reason = _missing_object(file, root, objects)
+        elif not (real := folders.real_file(file)):
             file, real, reason = _unusual_audio(folder, written, root, folders)
         part = _excerpt(where, values, problems)
         excerpt = part or WHOLE
@@ -365,8 +371,28 @@ def _checked(
 
 def _name(written: str, part: Excerpt) -> str:
     """The name of a row without an id: its path, and the part of the file that it is."""
-    path = os.path.normpath(written)
+    path = _joined(written) if is_url(written) else os.path.normpath(written)
     return path if part is WHOLE else "#".join(filter(None, [path, str(part)]))
+
+
+def _joined(url: str) -> str:
+    """A URL without ``..`` and the like in it."""
+    scheme, _, rest = url.partition("://")
+    return f"{scheme}://{os.path.normpath(rest)}"
+
+
+def _missing_object(url: str, root: Path | None, objects: RemoteFolders) -> str:
+    """Why remote audio cannot be used; empty where it can."""
+    if root is not None:
+        return f"{url} is remote, and --audio-root allows only files in {root}. Leave it out."
+    try:
+        if objects.has_file(audio_path(url)):
+            return ""
+    except OSError as error:
+        raise unread(audio_path(url), error) from error
+    return (
+        f"{url} does not exist; paths are relative to the manifest. Correct it or remove the row."
+    )
 
 
 def _unusual_audio(

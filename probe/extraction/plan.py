@@ -15,7 +15,7 @@ from probe.data.audio import header_duration_s
 from probe.data.corpus import Corpus, Utterance
 from probe.data.excerpts import Excerpt
 from probe.extraction.settings import SHARD_BYTES, VALUE_BYTES, Content
-from probe.files import free_bytes
+from probe.files import UNLIMITED, free_bytes
 from probe.models.encoder import Encoder
 from probe.store.feature_store import Failure, FeatureStore, Job
 from probe.store.views import VIEWS, n_rows, row_width
@@ -43,7 +43,7 @@ class Plan:
         audio_s: seconds of audio to do, by the manifest or the files' headers (see `_seconds`).
         n_frames: frames they will give in the first layer.
         n_bytes: estimated size of the shards to come.
-        free_bytes: room on the disk.
+        free_bytes: room on the disk; `UNLIMITED` on object storage.
         choices: (view, dtype, number of layers) -> about how many bytes that would take, largest
             first.
     """
@@ -73,7 +73,8 @@ class Plan:
         )
         present = f", {self.present} there already" if self.present else ""
         failed = f", {len(self.failed)} failed before" if self.failed else ""
-        return f"{state}{present}{failed}; {human_bytes(self.free_bytes)} free"
+        free = "" if self.free_bytes == UNLIMITED else f"; {human_bytes(self.free_bytes)} free"
+        return f"{state}{present}{failed}{free}"
 
     def describe_choices(self, most_bytes: float | None = None) -> list[str]:
         """Other choices with their sizes, largest first: those with all layers, or those of at most

@@ -15,8 +15,10 @@ a file. When the audio of a key changes, or the excerpt, a later shard holds the
 old one stays; `FeatureStore.match` finds the version that belongs to a file.
 """
 
+import fnmatch
 import hashlib
 import itertools
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
@@ -26,7 +28,16 @@ from typing import Any
 import numpy as np
 
 from probe.errors import ProbeError, UnreadError, listed
-from probe.files import files_named, read_json, sha256_of_file, unread, write_atomically, write_json
+from probe.files import (
+    files_named,
+    read_json,
+    sha256_of_file,
+    statuses_in,
+    unread,
+    write_atomically,
+    write_json,
+)
+from probe.remote import RemotePath, as_path, read_all
 from probe.store.shards import ShardContent, merge_runs, read_rows, shard_bytes
 from probe.store.side_files import (
     CTC_HEAD,
@@ -41,6 +52,8 @@ from probe.store.side_files import (
     rows_in,
 )
 from probe.store.views import parse_view, pool, row_width, serves
+
+BATCH = 256  # indexes that are read at the same time from a remote store
 
 
 @dataclass(frozen=True)
@@ -173,7 +186,7 @@ class FeatureStore:
     """
 
     def __init__(self, path: Path) -> None:
-        self.path = Path(path)
+        self.path = as_path(path)
         head = checked_head(read_json(self.path / "recipe.json"), self.path / "recipe.json")
         self.recipe: dict[str, Any] = head["recipe"]
         self.recipe_sha256: str = head["sha256"]
@@ -378,13 +391,19 @@ class FeatureStore:
         self.utterances.clear()
         self.failures.clear()
         self.jobs: list[Job] = []
-        for path in files_named(self.path, "plan-*.json"):
-            jobs = checked_jobs(read_json(path), path)
-            self.jobs += [Job(item["number"], tuple(item["keys"]), item["parts"]) for item in jobs]
+        files = statuses_in(self.path)  # first: what is complete later is not asked for
+        for name in sorted(files):
+            if fnmatch.fnmatchcase(name, "plan-*.json"):
+                path = self.path / name
+                jobs = checked_jobs(read_json(path), path)
+                self.jobs += [
+                    Job(item["number"], tuple(item["keys"]), item["parts"]) for item in jobs
+                ]
         check_numbers([job.number for job in self.jobs], self.path)
         self.complete: set[int] = set()
+        indexes = self._indexes(files)
         for job in self.jobs:
-            if parts := self._parts(job):
+            if parts := _whole(job, [index for _ in range(job.parts) if (index := next(indexes))]):
                 self.complete.add(job.number)
                 self._take_in(parts)
 
@@ -398,9 +417,36 @@ class FeatureStore:
 
         Parts of a long utterance count together, and only if they come from the same audio.
         """
-        parts = [index for name in job.shard_names() if (index := self._index(name)) is not None]
-        whole = len(parts) == job.parts
-        return parts if whole and all(map(partial(_same_audio, parts[0]), parts)) else None
+        return _whole(job, [index for name in job.shard_names() if (index := self._index(name))])
+
+    def _indexes(self, files: Mapping[str, os.stat_result]) -> Iterator[dict[str, Any] | None]:
+        """The index of each shard of each job, in their order; None where it is not complete.
+
+        Args:
+            files: in the store. What differs from them is read again by itself.
+        """
+        names = [name for job in self.jobs for name in job.shard_names()]
+        for start in range(0, len(names), BATCH):
+            batch = names[start : start + BATCH]
+            present = [self.path / f"{name}.json" for name in batch if f"{name}.json" in files]
+            contents: dict[Path, bytes | OSError] = {}
+            if isinstance(self.path, RemotePath):
+                contents = dict(zip(present, read_all(present), strict=True))
+            for name in batch:
+                path = self.path / f"{name}.json"
+                if path.name not in files:
+                    yield None
+                    continue
+                try:
+                    index = checked_index(read_json(path, contents.get(path)), path, self.layers)
+                except UnreadError:
+                    raise
+                except ProbeError:
+                    yield self._index(name)
+                    continue
+                shard = files.get(f"{name}.h5")
+                is_whole = not index["bytes"] or (shard and shard.st_size == index["bytes"])
+                yield index if is_whole else self._index(name)
 
     def _index(self, name: str) -> dict[str, Any] | None:
         """A shard's index; None if the shard is not complete.
@@ -522,6 +568,12 @@ class FeatureStore:
         return len(data)
 
 
+def bytes_of_shards(folder: Path) -> int:
+    """Bytes of all shards in a store's folder."""
+    files = statuses_in(folder).items()
+    return sum(status.st_size for name, status in files if fnmatch.fnmatchcase(name, "shard-*.h5"))
+
+
 def _room(folder: Path, shape: tuple[int, int], dtype: type) -> np.ndarray:
     try:
         return np.empty(shape, dtype)
@@ -530,6 +582,12 @@ def _room(folder: Path, shape: tuple[int, int], dtype: type) -> np.ndarray:
             f"{folder}: {shape[0]} rows of {shape[1]} do not fit into memory. "
             "Read fewer keys at a time."
         ) from error
+
+
+def _whole(job: Job, parts: list[dict[str, Any]]) -> list[dict[str, Any]] | None:
+    """The indexes of a job's shards if the job is complete with them."""
+    is_whole = len(parts) == job.parts and all(map(partial(_same_audio, parts[0]), parts))
+    return parts if is_whole else None
 
 
 def _same_audio(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
