@@ -1,6 +1,7 @@
 """An S3 server (moto) in this process, whose faults a test switches on."""
 
 import contextlib
+import os
 import socket
 import struct
 import threading
@@ -78,7 +79,7 @@ class _Faulty:
         if fault == "reset":
             connection = environ["werkzeug.socket"]
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-            connection.close()
+            os.close(connection.detach())
             raise ConnectionResetError
         if server.ignores_conditions:
             environ.pop("HTTP_IF_NONE_MATCH", None)
@@ -126,8 +127,9 @@ def credentials(url: str) -> dict[str, str]:
 def s3() -> Iterator[Server]:
     """A server, and the environment with which everything finds it."""
     pytest.importorskip("moto.server", reason="pip install 'moto[server]'")
-    pytest.importorskip("s3fs")
+    s3fs = pytest.importorskip("s3fs")
     with serving() as server, pytest.MonkeyPatch.context() as patch:
         for name, value in credentials(server.url).items():
             patch.setenv(name, value)
+        s3fs.S3FileSystem.clear_instance_cache()  # of another module's server
         yield server

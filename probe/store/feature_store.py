@@ -53,6 +53,7 @@ from probe.store.side_files import (
 )
 from probe.store.views import parse_view, pool, row_width, serves
 
+PLAN_KEYS = 500_000  # utterances in one file of a plan: about 30 MB
 BATCH = 256  # indexes that are read at the same time from a remote store
 
 
@@ -523,13 +524,14 @@ class FeatureStore:
 
     def add_plan(self, jobs: Sequence[tuple[tuple[str, ...], int]]) -> list[Job]:
         """Write a plan for (keys, number of parts) each and return its jobs, which continue the
-        numbers of those before.
+        numbers of those before; a plan of millions of utterances is several files.
         """
         first = max((job.number for job in self.jobs), default=-1) + 1
         planned = [Job(first + index, keys, parts) for index, (keys, parts) in enumerate(jobs)]
         plans = [path.stem.removeprefix("plan-") for path in files_named(self.path, "plan-*.json")]
-        path = self.path / f"plan-{max(map(int, plans), default=-1) + 1:05d}.json"
-        write_json(path, {"format": FORMAT, "jobs": [asdict(job) for job in planned]})
+        for number, part in enumerate(_cut(planned), max(map(int, plans), default=-1) + 1):
+            entries = [vars(job) for job in part]
+            write_json(self.path / f"plan-{number:05d}.json", {"format": FORMAT, "jobs": entries})
         self.jobs += planned
         return planned
 
@@ -582,6 +584,19 @@ def _room(folder: Path, shape: tuple[int, int], dtype: type) -> np.ndarray:
             f"{folder}: {shape[0]} rows of {shape[1]} do not fit into memory. "
             "Read fewer keys at a time."
         ) from error
+
+
+def _cut(jobs: Sequence[Job]) -> list[list[Job]]:
+    """Jobs in parts of about `PLAN_KEYS` utterances."""
+    parts: list[list[Job]] = [[]]
+    n_keys = 0
+    for job in jobs:
+        if n_keys >= PLAN_KEYS:
+            parts.append([])
+            n_keys = 0
+        parts[-1].append(job)
+        n_keys += len(job.keys)
+    return parts
 
 
 def _whole(job: Job, parts: list[dict[str, Any]]) -> list[dict[str, Any]] | None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from probe.data.readers.reading import SPLITS, Reader, Reading, Source
 from probe.errors import ProbeError, listed
 from probe.files import unread
-from probe.remote import as_path, is_url
+from probe.remote import is_url
 
 log = logging.getLogger("probe")
 
@@ -35,7 +35,7 @@ def read(text: str) -> Reading:
     form, colon, rest = text.partition(":")
     known = readers()
     if is_url(text):
-        return _remote(source_of(text, text), known)
+        return _remote(Source(text, text), known)
     if colon and form in known:
         return known[form].read(source_of(text, rest))
     if colon and re.fullmatch("[a-z][a-z0-9-]*", form) and not Path(text).exists():
@@ -59,7 +59,7 @@ def _remote(source: Source, known: Mapping[str, Reader]) -> Reading:
     """The rows of a table on object storage."""
     path = source.path
     form = {".json": "jsonl", ".jsonl": "jsonl", ".parquet": "parquet"}.get(path.suffix.lower())
-    if source.parts or (form is None and path.suffix.lower() not in (".csv", ".tsv")):
+    if form is None and path.suffix.lower() not in (".csv", ".tsv"):
         raise ProbeError(
             f"{source.text}: of the forms of corpora, a table can lie on object storage; expected "
             "the URL of one that ends in .csv, .tsv, .jsonl, .json or .parquet."
@@ -75,7 +75,7 @@ def _remote(source: Source, known: Mapping[str, Reader]) -> Reading:
 def source_of(text: str, rest: str) -> Source:
     """A source whose form was taken off; ``#`` begins its parts unless a path has that name."""
     root, hash_sign, parts_text = rest.rpartition("#")
-    if not hash_sign or as_path(rest).exists():
+    if not hash_sign or Path(rest).exists():
         return Source(text, rest)
     parts: list[tuple[str, str]] = []
     for part in filter(None, map(str.strip, parts_text.split(","))):
