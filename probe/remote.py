@@ -14,19 +14,18 @@ import contextlib
 import errno
 import fnmatch
 import functools
-import gc
 import hashlib
 import io
 import os
 import re
 import stat
-import threading
 from collections.abc import Generator, Iterator, Sequence
 from datetime import datetime
 from pathlib import Path, PosixPath
 from typing import IO, Any, Self
 
 from probe.errors import ProbeError, UsageError
+from probe.garbage import uncollected
 
 URL = re.compile(r"([a-z][a-z0-9+.-]*)://(?=[^/])")
 # File systems whose creation of an object can be bound to the condition that there is none.
@@ -96,11 +95,14 @@ class RemotePath(PosixPath):
             import fsspec
 
             options: dict[str, Any] = {"use_listings_cache": self._cached}
-            if self.scheme in ("s3", "s3a") and not (
-                {"AWS_MAX_ATTEMPTS", "AWS_RETRY_MODE"} & os.environ.keys()
-                or "config_kwargs" in fsspec.config.conf.get(self.scheme, {})
-            ):
-                options["config_kwargs"] = TRIES
+            if self.scheme in ("s3", "s3a"):
+                # With more, each object that is read as a whole costs a request for its size.
+                options["max_concurrency"] = 1
+                settings = fsspec.config.conf.get(self.scheme, {})
+                if not ({"AWS_MAX_ATTEMPTS", "AWS_RETRY_MODE"} & os.environ.keys()) and not (
+                    "config_kwargs" in settings
+                ):
+                    options["config_kwargs"] = TRIES
             return fsspec.core.url_to_fs(str(self), **options)
         except ImportError as error:
             raise ProbeError(
@@ -397,6 +399,9 @@ class RangeReader(io.RawIOBase):
         return self._get([(start, min(start + BLOCK_BYTES, self._size))])[0]
 
     def _get(self, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
+        # HDF5 reads while h5py's lock is held. Where the thread of fsspec that gets the bytes
+        # collects an object of h5py at that time, it waits for this lock for ever (h5py issue
+        # 2019).
         try:
             with _reporting(self.path), uncollected():
                 files, name = self.path._place()
@@ -533,30 +538,3 @@ def _reason(error: BaseException) -> str:
     if _is_about_rights(error):
         return f"{line}; check the credentials, which are taken from the environment"
     return line
-
-
-_lock = threading.Lock()
-_n_uncollected = 0
-_was_enabled = False
-
-
-@contextlib.contextmanager
-def uncollected() -> Iterator[None]:
-    """No search for unused cycles meanwhile, in any thread.
-
-    HDF5 reads while h5py's lock is held. Where the thread of fsspec that gets the bytes collects
-    an object of h5py at that time, it waits for this lock for ever (h5py issue 2019).
-    """
-    global _n_uncollected, _was_enabled
-    with _lock:
-        if _n_uncollected == 0:
-            _was_enabled = gc.isenabled()
-            gc.disable()
-        _n_uncollected += 1
-    try:
-        yield
-    finally:
-        with _lock:
-            _n_uncollected -= 1
-            if _n_uncollected == 0 and _was_enabled:
-                gc.enable()

@@ -29,7 +29,7 @@ FLOORS = (
     ("store", "records", "data"),
     ("files", "foreign_files", "model_names", "protocols", "environment"),
     ("schema", "remote"),
-    ("errors", "version", "brief"),
+    ("errors", "version", "brief", "garbage"),
 )
 FLOOR_OF = {room: len(FLOORS) - number for number, floor in enumerate(FLOORS) for room in floor}
 # Names handed out lazily, and the entry point.

@@ -3,8 +3,6 @@
 A row's empty value means unknown. An ``id`` names an utterance; otherwise its path does.
 """
 
-import contextlib
-import gc
 import hashlib
 import logging
 import os
@@ -27,6 +25,7 @@ from probe.data.shared_recordings import SharedRecordings, beside
 from probe.data.splits import rule_of_source, split_corpus
 from probe.errors import ProbeError, UtteranceError, refuse_problems
 from probe.files import is_utf8, unread
+from probe.garbage import uncollected
 from probe.remote import RemoteFolders, RemotePath, audio_path, is_url
 
 if TYPE_CHECKING:
@@ -222,7 +221,7 @@ def load_corpus(
             )
         corpus = read_corpus(source, audio_root)
     elif hasattr(source, "iloc") and hasattr(source, "columns"):
-        with _uncollected():
+        with uncollected():
             reading = read_frame(source, Path(audio_root or ""), name or "dataframe")
             corpus = _corpus(reading, "", audio_root)
     else:
@@ -254,7 +253,7 @@ def noise_rows(manifest: Path, audio_root: Path | None = None) -> tuple[Utteranc
 def read_corpus(source: Path | str, audio_root: Path | str | None = None) -> Corpus:
     """As `load_corpus`, but a corpus may have nothing but rows of split ``noise``."""
     text, rule = rule_of_source(os.fspath(source))
-    with _uncollected():
+    with uncollected():
         corpus = _corpus(registry.read(text), text, audio_root)
     return split_corpus(corpus, rule) if rule else corpus
 
@@ -282,18 +281,6 @@ def _corpus(reading: Reading, source: str, audio_root: Path | str | None) -> Cor
     noise = tuple(item for item in utterances if item.split == "noise")
     speech = tuple(item for item in utterances if item.split != "noise")
     return Corpus(reading.name, reading.sha256, speech, columns, reading.folder, source, noise)
-
-
-@contextlib.contextmanager
-def _uncollected() -> Iterator[None]:
-    """No search for unused cycles meanwhile: millions of objects are made, and all are kept."""
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
 
 
 def _checked(

@@ -37,6 +37,7 @@ from probe.files import (
     write_atomically,
     write_json,
 )
+from probe.garbage import uncollected
 from probe.remote import RemotePath, as_path, read_all
 from probe.store.shards import ShardContent, merge_runs, read_rows, shard_bytes
 from probe.store.side_files import (
@@ -389,6 +390,10 @@ class FeatureStore:
 
     def refresh(self) -> None:
         """Read the plans and the indexes of complete shards again."""
+        with uncollected():
+            self._refresh()
+
+    def _refresh(self) -> None:
         self.utterances.clear()
         self.failures.clear()
         self.jobs: list[Job] = []
@@ -497,24 +502,19 @@ class FeatureStore:
             name = part["shard"]
             self.offsets[name] = {item: offsets.get(item, offsets[""]) for item in self.layers}
             self.dtypes[name], self.sha256s[name] = part["dtypes"], part["sha256"]
-        for position, item in enumerate(first):
-            fields = {name: item[name] for name in item if name not in ("rows", "others")}
-            if "flags" in fields:
-                fields["flags"] = tuple(fields["flags"])
-            if "ctc_text" in fields:
-                fields["ctc_text"] = parts[-1]["utterances"][position].get("ctc_text")
-            pieces = {
-                layer: tuple(
-                    (part["shard"], rows[layer][position], rows[layer][position + 1])
-                    for part, rows in zip(parts, bounds, strict=True)
-                )
-                for layer in ("", *others)
-            }
-            stored = Stored(**fields, pieces=pieces[""])
-            if others:
+        places = [(part["shard"], of_part) for part, of_part in zip(parts, bounds, strict=True)]
+        for position, item in enumerate(first):  # this index is read by nobody else
+            frames = {layer: n_frames for layer, (n_frames, _) in item.pop("others", {}).items()}
+            del item["rows"]
+            if "flags" in item:
+                item["flags"] = tuple(item["flags"])
+            if "ctc_text" in item:
+                item["ctc_text"] = parts[-1]["utterances"][position].get("ctc_text")
+            stored = Stored(**item, pieces=_pieces(places, "", position))
+            if frames:
                 on = {
-                    layer: replace(stored, n_frames=item["others"][layer][0], pieces=pieces[layer])
-                    for layer in others
+                    layer: replace(stored, n_frames=n, pieces=_pieces(places, layer, position))
+                    for layer, n in frames.items()
                 }
                 stored = replace(stored, others=on)
             self.utterances.setdefault(stored.key, []).append(stored)
@@ -584,6 +584,19 @@ def _room(folder: Path, shape: tuple[int, int], dtype: type) -> np.ndarray:
             f"{folder}: {shape[0]} rows of {shape[1]} do not fit into memory. "
             "Read fewer keys at a time."
         ) from error
+
+
+def _pieces(
+    places: Sequence[tuple[str, Mapping[str, Sequence[int]]]], layer: str, position: int
+) -> tuple[tuple[str, int, int], ...]:
+    """`Stored.pieces` of an utterance in a layer.
+
+    Args:
+        places: of each part its shard, and the bounds of the utterances' rows in each layer.
+    """
+    return tuple(
+        [(shard, rows[layer][position], rows[layer][position + 1]) for shard, rows in places]
+    )
 
 
 def _cut(jobs: Sequence[Job]) -> list[list[Job]]:

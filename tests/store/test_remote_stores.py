@@ -199,7 +199,7 @@ def test_a_store_opens_with_few_requests(
     n_shards = 12
     s3.requests.clear()
     assert len(FeatureStore(store).dtypes) == n_shards
-    assert len(s3.requests) <= n_shards + 4  # recipe, listing, plan, and an index for each shard
+    assert len(s3.requests) == n_shards + 3  # recipe, listing, plan, and an index for each shard
 
 
 def test_records_on_s3_are_those_on_a_disk(
