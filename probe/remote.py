@@ -98,10 +98,8 @@ class RemotePath(PosixPath):
             if self.scheme in ("s3", "s3a"):
                 # With more, each object that is read as a whole costs a request for its size.
                 options["max_concurrency"] = 1
-                settings = fsspec.config.conf.get(self.scheme, {})
-                if not ({"AWS_MAX_ATTEMPTS", "AWS_RETRY_MODE"} & os.environ.keys()) and not (
-                    "config_kwargs" in settings
-                ):
+                own = "config_kwargs" in fsspec.config.conf.get(self.scheme, {})
+                if not own and not {"AWS_MAX_ATTEMPTS", "AWS_RETRY_MODE"} & os.environ.keys():
                     options["config_kwargs"] = TRIES
             return fsspec.core.url_to_fs(str(self), **options)
         except ImportError as error:
