@@ -15,6 +15,8 @@ Each prints seconds by the clock and of a core, and the peak of memory of its pr
 """
 
 import argparse
+import hashlib
+import json
 import resource
 import sys
 import tempfile
@@ -30,9 +32,10 @@ import numpy as np
 from probe.data.corpus import Corpus, Utterance
 from probe.extraction.plan import INDEX_BYTES, SHARD_AUDIO_S, make_plan
 from probe.extraction.settings import SHARD_BYTES, Storing
+from probe.files import sha256_of_json
 from probe.models.encoder import ModelInfo
 from probe.store.feature_store import FeatureStore
-from probe.store.shards import ShardContent
+from probe.store.shards import ShardContent, shard_bytes
 from probe.store.stores import create_store, open_store
 
 MEAN_S = 12.3  # of an utterance, as in LibriSpeech
@@ -114,23 +117,24 @@ def plan(n: int) -> None:
 
 
 def write_store(folder: Path, n_shards: int, each: int) -> None:
-    """Write a store of small layers, whose entries have the usual size."""
+    """Write a store of small layers, whose entries have the usual size; without waiting for the
+    disk, and with the same values in all shards.
+    """
     store = begun_store(folder)
     generator = np.random.default_rng(0)
     names = [f"{n // 5000}/{n // 50}/{n:08d}.flac" for n in range(n_shards * each)]
-    keys = [tuple(names[at : at + each]) for at in range(0, len(names), each)]
-    jobs = store.add_plan([(of_job, 1) for of_job in keys])
-    layers = list(store.layers)
+    jobs = store.add_plan([(tuple(names[at : at + each]), 1) for at in range(0, len(names), each)])
+    rows = {
+        layer: list(generator.standard_normal((each, 1, 8), np.float32)) for layer in store.layers
+    }
+    hashes = ["0" * 64] * each
+    content = ShardContent(jobs[0].keys, hashes, rows, {}, store.recipe, store.environment)
+    data, dtypes = shard_bytes(content)
     for job in jobs:
-        rows = {
-            layer: list(generator.standard_normal((each, 1, 8), np.float32)) for layer in layers
-        }
-        hashes = [f"{hash(key) & (1 << 64) - 1:064x}" for key in job.keys]
-        content = ShardContent(job.keys, hashes, rows, {}, store.recipe, store.environment)
         entries = [
             {
                 "key": key,
-                "audio_sha256": sha256,
+                "audio_sha256": f"{hash(key) & (1 << 63) - 1:064x}",
                 "audio_bytes": 196_844,
                 "audio_mtime_ns": 1_700_000_000_123_456_789,
                 "duration_s": MEAN_S,
@@ -139,9 +143,15 @@ def write_store(folder: Path, n_shards: int, each: int) -> None:
                 "native_rate_hz": 16_000,
                 "flags": [],
             }
-            for key, sha256 in zip(job.keys, hashes, strict=True)
+            for key in job.keys
         ]
-        store.write_shard(job.name, content, entries, [])
+        index = {"format": 1, "shard": job.name, "bytes": len(data), "part": [0, 1]}
+        index |= {"sha256": hashlib.sha256(data).hexdigest(), "dtypes": dtypes}
+        index |= {"utterances": entries, "failures": []}
+        sealed = {**index, "checksum": sha256_of_json(index)}
+        (store.path / f"{job.name}.h5").write_bytes(data)
+        text = json.dumps(sealed, ensure_ascii=False, indent=1)
+        (store.path / f"{job.name}.json").write_text(f"{text}\n", encoding="utf-8")
 
 
 def measure_store(place: str, n_shards: int, each: int) -> None:

@@ -23,7 +23,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, Self
 
 import numpy as np
 
@@ -107,6 +108,15 @@ class Stored:
     others: Mapping[str, "Stored"] = field(default_factory=dict)
     excerpt: str = ""
 
+    @classmethod
+    def of_entry(cls, entry: Mapping[str, Any], pieces: tuple[tuple[str, int, int], ...]) -> Self:
+        """The version that a checked entry of an index describes, in a quarter of the time that
+        ``__init__`` of a frozen class takes: a store may hold millions.
+        """
+        stored = object.__new__(cls)
+        vars(stored).update(UNSAID, **entry, pieces=pieces)
+        return stored
+
     def on(self, layer: str) -> "Stored":
         """The utterance in a layer."""
         return self.others.get(layer, self)
@@ -115,6 +125,16 @@ class Stored:
     def n_rows(self) -> int:
         """Rows in the store: the frames, or 1 in a pooled view."""
         return sum(stop - first for _, first, stop in self.pieces)
+
+
+# What an entry need not say.
+UNSAID: Mapping[str, Any] = {
+    "native_rate_hz": 0,
+    "flags": None,
+    "ctc_text": None,
+    "others": MappingProxyType({}),
+    "excerpt": "",
+}
 
 
 @dataclass(frozen=True)
@@ -434,17 +454,17 @@ class FeatureStore:
         names = [name for job in self.jobs for name in job.shard_names()]
         for start in range(0, len(names), BATCH):
             batch = names[start : start + BATCH]
-            present = [self.path / f"{name}.json" for name in batch if f"{name}.json" in files]
-            contents: dict[Path, bytes | OSError] = {}
+            paths = {name: self.path / f"{name}.json" for name in batch if f"{name}.json" in files}
+            contents: dict[str, bytes | OSError] = {}
             if isinstance(self.path, RemotePath):
-                contents = dict(zip(present, read_all(present), strict=True))
+                contents = dict(zip(paths, read_all([*paths.values()]), strict=True))
             for name in batch:
-                path = self.path / f"{name}.json"
-                if path.name not in files:
+                path = paths.get(name)
+                if path is None:
                     yield None
                     continue
                 try:
-                    index = checked_index(read_json(path, contents.get(path)), path, self.layers)
+                    index = checked_index(read_json(path, contents.get(name)), path, self.layers)
                 except UnreadError:
                     raise
                 except ProbeError:
@@ -510,7 +530,7 @@ class FeatureStore:
                 item["flags"] = tuple(item["flags"])
             if "ctc_text" in item:
                 item["ctc_text"] = parts[-1]["utterances"][position].get("ctc_text")
-            stored = Stored(**item, pieces=_pieces(places, "", position))
+            stored = Stored.of_entry(item, _pieces(places, "", position))
             if frames:
                 on = {
                     layer: replace(stored, n_frames=n, pieces=_pieces(places, layer, position))
