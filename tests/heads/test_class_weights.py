@@ -67,10 +67,12 @@ def test_the_gradient_of_a_head_is_that_of_its_loss(kind: str) -> None:
     head, truth = ridge_head(numbers), numbers
     if kind == "balanced":
         head, truth = logistic_head(Solving(class_weight="balanced", tol=1e-14)), labels
-    probe, _ = head.fit(rows, truth, 0.1)
+    probe, _ = head.fit(rows, truth, 0.1, None)
     by_rows = head.errors(probe, rows, truth) @ np.atleast_2d(probe.coef_)
     moved = [rows.copy(), rows.copy()]
     moved[0][7, 0] += 1e-4
     moved[1][7, 0] -= 1e-4
-    slope = (head.fit(moved[0], truth, 0.1)[1] - head.fit(moved[1], truth, 0.1)[1]) / 2e-4
+    slope = (
+        head.fit(moved[0], truth, 0.1, None)[1] - head.fit(moved[1], truth, 0.1, None)[1]
+    ) / 2e-4
     assert slope == pytest.approx(by_rows[7, 0], rel=1e-3, abs=1e-8)

@@ -554,3 +554,20 @@ def test_strengths_in_groups_are_those_together_where_rows_are_fewer_than_dimens
         together, fit_strengths(rows, labels, [1e-3, 1e-2, 1e-1], memory_bytes=1), strict=True
     ):
         np.testing.assert_allclose(other.predict_proba(rows), probe.predict_proba(rows), atol=1e-4)
+
+
+@pytest.mark.parametrize("shape", [(300, 20), (30, 60)], ids=["many rows", "few rows"])
+@pytest.mark.parametrize("standardize", [True, False])
+def test_a_solver_that_starts_from_its_solution_stays_there(
+    shape: tuple[int, int], standardize: bool
+) -> None:
+    generator = np.random.default_rng(3)
+    rows = 3 * generator.standard_normal(shape) + 1
+    labels = (rows[:, :4] + generator.standard_normal((shape[0], 4))).argmax(1)
+    (cold,) = fit_strengths(rows, labels, [1e-3], standardize)
+    (warm,) = fit_strengths(rows, labels, [1e-3], standardize, Solving(start=cold))
+    assert cold.n_iter_ > 8 and warm.n_iter_ <= 2
+    assert warm.objective_ == pytest.approx(cold.objective_, rel=1e-7)
+    np.testing.assert_allclose(
+        warm.predict_proba(rows), cold.predict_proba(rows), rtol=1e-3, atol=1e-5
+    )

@@ -121,12 +121,15 @@ class Solving:
         device: torch device of the products.
         class_weight: "balanced" gives all classes the same weight, as in scikit-learn: the weight
             of a row is rows / (classes * rows of its class).
+        start: a probe of the same labels and dimensions to start from; it changes the result within
+            ``tol``. None starts from zero weights.
     """
 
     max_iter: int = 1000
     tol: float | None = None
     device: str = "cpu"
     class_weight: Literal["none", "balanced"] = "none"
+    start: "LinearProbe | None" = None
 
 
 SOLVING = Solving()
@@ -201,10 +204,14 @@ def fit_strengths(
     weights = None
     if solving.class_weight == "balanced":
         weights = torch.from_numpy(balanced_weights(of_present)).to(solving.device)
+    begin = None
+    if solving.start is not None:
+        coef, intercept = solving.start.coef_[present], solving.start.intercept_[present]
+        begin = torch.from_numpy((coef * scale).T), torch.from_numpy(intercept + coef @ scaler.mean)
     solutions: list[Solution] = []
     for start in range(0, len(penalties), together):
         group = penalties[start : start + together]
-        how = (group, tol, solving.max_iter, tick, weights)
+        how = (group, tol, solving.max_iter, tick, weights, begin)
         solutions += solve(inputs, on_device, len(present), *how)
     probes = [LinearProbe(l2, standardize, solving.max_iter, tol) for l2 in strengths]
     for probe, solution in zip(probes, solutions, strict=True):

@@ -74,6 +74,7 @@ def solve(
     max_iter: int = 1000,
     tick: Callable[[], Any] = lambda: None,
     row_weights: Tensor | None = None,
+    start: tuple[Tensor, Tensor] | None = None,
 ) -> list[Solution]:
     """Return one `Solution` for each of ``strengths``.
 
@@ -84,12 +85,16 @@ def solve(
         tol: the solver stops when a further step would gain less than this share of the loss.
         tick: called after each block of rows.
         row_weights: (row,) of mean 1, by which each row counts; all 1 where None.
+        start: (dim, class) weights and (class,) bias of every problem to start from; None starts
+            from zero weights.
     """
     if inputs.shape[0] < inputs.shape[1]:
         inputs.rotate_into_span()
     basis = inputs.basis
     problems = _Problems(inputs, targets, n_classes, strengths, tick, row_weights)
-    ended = problems.run(tol, max_iter)
+    if start is not None and basis is not None:
+        start = basis.T @ start[0].to(basis), start[1]
+    ended = problems.run(tol, max_iter, start)
     solutions = []
     for point, loss, n_iterations, converged in ended:
         weights = point[:-1] if basis is None else basis @ point[:-1]
@@ -180,11 +185,16 @@ class _Problems:
         spread, axes = torch.linalg.eigh(gram / (1 + (n_rows - 1) // every))
         self.spread, self.axes = spread.clamp_min(0).to(inputs.dtype), axes.to(inputs.dtype)
 
-    def run(self, tol: float, max_iter: int) -> list[tuple[Tensor, float, int, bool]]:
+    def run(
+        self, tol: float, max_iter: int, start: tuple[Tensor, Tensor] | None = None
+    ) -> list[tuple[Tensor, float, int, bool]]:
         """Return for each problem its point (d + 1, c), objective, number of iterations and whether
         it converged.
         """
         problems, factor = self._start(), _rounded(self.inputs)
+        if start is not None:
+            weights, bias = (item.to(problems.point) for item in start)
+            problems.point[:] = torch.cat([self.axes.T @ weights, bias[None]])
         if factor != self.inputs.dtype:
             problems = self._descend(problems, factor, max(tol, ROUGH), min(max_iter, MOST_ROUGH))
         problems = self._descend(problems, self.inputs.dtype, tol, max_iter)
@@ -221,7 +231,7 @@ class _Problems:
         number = torch.arange(len(problems.l2), device=self.sums.device)
         ended: list[_Descent] = [problems] * len(number)
         logits = Logits.at(problems.point[:, -1], self.inputs.shape[0])
-        if problems.iterations.any():
+        if problems.point[:, :-1].any():
             self._afresh(problems, logits)
         problems.small = torch.zeros_like(problems.small)
         for _ in range(max_iter + 1):

@@ -12,7 +12,7 @@ start may lead to another minimum.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -37,20 +37,23 @@ class Head:
     """What is trained on a sum of layers.
 
     Attributes:
-        fit: (row, dim) rows, labels, strength -> a probe with ``l2``, ``coef_`` and ``predict``,
-            and the loss that it ends at.
+        fit: (row, dim) rows, labels, strength, and the probe of similar rows that the solver may
+            start from, or None -> a probe with ``l2``, ``coef_`` and ``predict``, and the loss that
+            it ends at.
         errors: probe, rows, labels -> (row, output) gradient of the loss by the outputs.
     """
 
-    fit: Callable[[np.ndarray, np.ndarray, float], tuple[Any, float]]
+    fit: Callable[[np.ndarray, np.ndarray, float, Any], tuple[Any, float]]
     errors: Callable[[Any, np.ndarray, np.ndarray], np.ndarray]
 
 
 def logistic_head(solving: Solving = SOLVING) -> Head:
     """Multinomial logistic regression, see `probe.heads.linear.linear_probe`."""
 
-    def fit(rows: np.ndarray, labels: np.ndarray, l2: float) -> tuple[LinearProbe, float]:
-        (probe,) = fit_strengths(rows, labels, [l2], False, solving)
+    def fit(
+        rows: np.ndarray, labels: np.ndarray, l2: float, start: LinearProbe | None
+    ) -> tuple[LinearProbe, float]:
+        (probe,) = fit_strengths(rows, labels, [l2], False, replace(solving, start=start))
         return probe, probe.objective_
 
     def errors(probe: LinearProbe, rows: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -68,7 +71,7 @@ def ridge_head(labels: np.ndarray) -> Head:
     """
     variance = float(np.var(labels)) or 1.0
 
-    def fit(rows: np.ndarray, labels: np.ndarray, l2: float) -> tuple[Any, float]:
+    def fit(rows: np.ndarray, labels: np.ndarray, l2: float, _: Any) -> tuple[Any, float]:
         probe = fit_ridge(rows, labels, l2)
         fitted = np.mean(np.square(probe.predict(rows) - labels)) + l2 * probe.coef_ @ probe.coef_
         return probe, float(fitted) / 2 / variance
@@ -140,8 +143,8 @@ def fit_weighted(
 ) -> list[WeightedProbe]:
     """Return one `WeightedProbe` per l2 strength for layers (row, dim) of one width.
 
-    Each strength starts from the weights of the next larger one; the largest starts from equal
-    weights.
+    Each strength starts from the weights and the head of the next larger one; the largest starts
+    from equal weights. Each solution of the head starts from the one before.
 
     Args:
         head: the head that is trained on the sum; None means `logistic_head`.
@@ -153,11 +156,15 @@ def fit_weighted(
     truth = np.asarray(labels)
     start = np.zeros(len(layers))
     best_probes: dict[float, WeightedProbe] = {}
+    begin: Any = None
     for l2 in sorted(strengths, reverse=True):
         probes: dict[bytes, WeightedProbe] = {}
 
         def loss(
-            logits: np.ndarray, l2: float = l2, probes: dict[bytes, WeightedProbe] = probes
+            logits: np.ndarray,
+            l2: float = l2,
+            probes: dict[bytes, WeightedProbe] = probes,
+            begin: Any = begin,
         ) -> tuple[float, np.ndarray]:
             """Return the objective at the head's solution and its gradient with respect to the
             softmax's logits.
@@ -166,7 +173,8 @@ def fit_weighted(
             mixture = _sum(shares, rows)
             rms = float(np.sqrt(np.mean(np.square(mixture), dtype=np.float64))) or 1.0
             mixture /= np.float32(rms)
-            probe, objective = head.fit(mixture, truth, l2)
+            latest = list(probes.values())[-1].probe if probes else begin
+            probe, objective = head.fit(mixture, truth, l2, latest)
             probes[logits.tobytes()] = WeightedProbe(scalers, shares, rms, probe)
             tick()
             # The gradient, (row, dim).
@@ -182,6 +190,7 @@ def fit_weighted(
         options = {"maxiter": MOST_STEPS, "gtol": FLAT}
         start = minimize(loss, start, jac=True, method="L-BFGS-B", options=options).x
         best_probes[l2] = probes[start.tobytes()]
+        begin = best_probes[l2].probe
     return [best_probes[l2] for l2 in strengths]
 
 
