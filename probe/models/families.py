@@ -188,8 +188,13 @@ class WhisperEncoder(TransformersEncoder):
         """(time,) -> energies (1, band, 3000) of each window, and which frames of it are kept."""
         hop = self.info.grid.hop_samples
         for start, stop, kept_from, kept_to in self._windows(len(wave)):
-            energies = self._preprocessed(wave[start * hop : stop * hop]).input_features
+            energies = self._energies(wave[start * hop : stop * hop])
             yield energies.to(self.device), slice(kept_from - start, kept_to - start)
+
+    def _energies(self, wave: Tensor) -> Tensor:
+        """(time,), at most an input long -> (1, band, mel frame)."""
+        energies: Tensor = self._preprocessed(wave).input_features
+        return energies
 
     @torch.inference_mode()
     def by_transformers(self, wave: Tensor, exact: bool = True) -> dict[str, Tensor]:
