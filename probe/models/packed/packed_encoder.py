@@ -196,9 +196,7 @@ class Network:
         if CTC in layers and self.head is not None:
             tapped[CTC] = self.head(tapped["final"])
         return [
-            tapped[name]
-            if len(tapped[name]) == n_kept
-            else _rows_of(tapped[name], lengths, kept)
+            tapped[name] if len(tapped[name]) == n_kept else _rows_of(tapped[name], lengths, kept)
             for name in layers
         ]
 

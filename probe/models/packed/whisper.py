@@ -76,16 +76,17 @@ class PackedWhisper(PackedForm, WhisperEncoder):
 
     network_class = WhisperNetwork
 
-    def _energies(self, wave: Tensor) -> Tensor:
-        """See `WhisperEncoder._energies`; here of the audio and what follows it as far as the
-        front-end needs it.
+    def _first_energies(self, samples: Tensor) -> Tensor:
+        """(time,) of a window -> (band, mel frame) of the audio and of as much padding as the
+        front-end has to read.
         """
-        n_audio = -(-(len(wave) + MEL_WINDOW // 2) // MEL_HOP)  # frames whose window sees audio
+        n_audio = -(-(len(samples) + MEL_WINDOW // 2) // MEL_HOP)  # frames whose window sees audio
         n_frames = max(n_audio + SILENT_FRAMES, FEWEST_FRAMES)
         n_frames += n_frames % MEL_STRIDE
         n_samples = min(n_frames * MEL_HOP, self.extractor.n_samples)
         settings = {"max_length": n_samples, "device": str(self.device)}
-        return self._preprocessed(wave, **settings).input_features
+        energies: Tensor = self._preprocessed(samples, **settings).input_features[0]
+        return energies.to(self.device)
 
     @torch.inference_mode()
     def pieces(self, waveforms: Sequence[Tensor], layers: Sequence[str]) -> Iterator[list[Tensor]]:
@@ -102,6 +103,6 @@ class PackedWhisper(PackedForm, WhisperEncoder):
                 for start, (_, kept) in zip(itertools.count(0, length), group, strict=False)
             ]
             with exactly(self.precision):
-                begun = network.inputs([energies[0] for energies, _ in group])
+                begun = network.inputs([self._first_energies(samples) for samples, _ in group])
                 piece = network.run(begun, windows, layers)
             yield piece
