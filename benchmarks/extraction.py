@@ -15,6 +15,8 @@ process of its own.
     one by one, bf16        ``model.bfloat16()``, nothing written
     padded 8, gzip          transformers in batches of 8 in file order, padded, with attention mask, written as above
     padded 16 sorted, bf16  the usual way on a GPU: sorted by length, bf16, nothing written
+    reference               ``--implementation reference``, nothing written: the first way for Whisper, whose input transformers'
+                            module does not take in other batches (--ways "reference;probe fp32, nothing written")
     probe fp32, bf16 ...    `probe.extract` as it is, shards written and synced; ``encode`` alone where it says nothing written
 """
 
@@ -41,6 +43,7 @@ import torch.nn.functional as F
 import probe
 from probe.environment import package_versions, processor
 from probe.extraction.settings import Running, Storing
+from probe.models.encoder import Encoder, pieces_of
 from probe.models.packed.products import Product, can_pack
 from probe.models.reference import TransformersEncoder
 
@@ -95,10 +98,14 @@ def peaks(device: torch.device) -> dict[str, float]:
 
 
 def flops(model: Any, n_samples: int) -> float:
-    """Multiplications and additions of a forward pass over one utterance, counted from the shapes
-    of the weights.
+    """Multiplications and additions of transformers' forward pass over one utterance, counted from
+    the shapes of the weights.
     """
     config, total, length = model.config, 0.0, n_samples
+    if config.model_type == "whisper":  # 30 s, whatever is in them
+        dim, length = config.d_model, config.max_source_positions
+        total = 2.0 * 3 * length * dim * (2 * config.num_mel_bins + dim)
+        return total + config.encoder_layers * block_flops(length, dim, config.encoder_ffn_dim)
     before = 1
     for width, kernel, stride in zip(
         config.conv_dim, config.conv_kernel, config.conv_stride, strict=True
@@ -111,8 +118,12 @@ def flops(model: Any, n_samples: int) -> float:
     for module in model.encoder.pos_conv_embed.modules():
         if isinstance(module, torch.nn.Conv1d):
             total += 2.0 * length * dim * module.in_channels / module.groups * module.kernel_size[0]
-    layer = 4 * dim * dim + 2 * dim * config.intermediate_size
-    return total + config.num_hidden_layers * (2.0 * length * layer + 4.0 * length * length * dim)
+    return total + config.num_hidden_layers * block_flops(length, dim, config.intermediate_size)
+
+
+def block_flops(length: int, dim: int, inner: int) -> float:
+    """The same of one transformer block over ``length`` frames."""
+    return 2.0 * length * (4 * dim * dim + 2 * dim * inner) + 4.0 * length * length * dim
 
 
 def timed(work: Callable[[], Any], device: torch.device) -> float:
@@ -141,6 +152,7 @@ class Ways:
             "one by one": lambda: self.by_transformers(1, torch.float32),
             "one by one, bf16": lambda: self.by_transformers(1, torch.bfloat16),
             "padded 8, gzip": lambda: self.by_transformers(8, torch.float32, writing=True),
+            "reference": lambda: self.encode(self.reference),
         }
         if self.device.type == "cuda":
             self.all["padded 16 sorted, bf16"] = lambda: self.by_transformers(
@@ -156,7 +168,7 @@ class Ways:
                 precision, "meanstd"
             )
             self.all[f"probe {precision}, nothing written"] = lambda precision=precision: (
-                self.encode(precision)
+                self.encode(self.packed(precision))
             )
 
     def packed(self, precision: str) -> Any:
@@ -227,14 +239,13 @@ class Ways:
             running=Running(check=False),
         )
 
-    def encode(self, precision: str) -> None:
-        """The packed forward alone."""
-        encoder = self.packed(precision)
+    def encode(self, encoder: Encoder) -> None:
+        """The forward pass alone."""
         waves = [
             torch.from_numpy(soundfile.read(path, dtype="float32")[0]).to(self.device)
             for path in self.paths
         ]
-        for _ in encoder.pieces(waves, list(encoder.info.layers)):
+        for _ in pieces_of(encoder, waves, list(encoder.info.layers)):
             pass
 
     def errors(self, precision: str, n: int = 6) -> dict[str, float]:
