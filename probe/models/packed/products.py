@@ -8,7 +8,7 @@ A product of few rows takes other kernels than one of many, and gives other bits
 10 rows with ``F.linear``, at 1 row with oneDNN. So none has fewer than `FEWEST_ROWS`; above that a
 row's bits are its own, whatever the number of rows and threads.
 
-A CPU without bfloat16 instructions multiplies in bfloat16 one number after the other, 20 times
+A CPU without bfloat16 products multiplies in bfloat16 one number after the other, 20 times
 slower than in float32. There, the same rounded numbers are multiplied in float32, which gives the
 same values up to the order of summation and is as fast as ``fp32``.
 """
