@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from probe.data.corpus import load_corpus
     from probe.data.manifest import write_manifest
     from probe.data.overview import overview
+    from probe.data.synthetic import write_synthetic_corpus
     from probe.demo import demo
     from probe.errors import ProbeError
     from probe.evaluation.layer_similarity import similarity
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
     from probe.models.plugins.hooks import HookedModule
     from probe.pipeline import bench
     from probe.records import read_records
+    from probe.reporting.figures.plot import plot
+    from probe.reporting.report.page import write_report
     from probe.reporting.tables.files import write_tables
     from probe.reporting.tables.similarity_tables import read_similarity
     from probe.store.export import export
@@ -73,11 +76,14 @@ _HOMES = {
     "open_store": "probe.store.stores",
     "overview": "probe.data.overview",
     "paired_difference": "probe.measures.comparison",
+    "plot": "probe.reporting.figures.plot",
     "read_records": "probe.records",
     "read_similarity": "probe.reporting.tables.similarity_tables",
     "run": "probe.evaluation.run",
     "similarity": "probe.evaluation.layer_similarity",
     "write_manifest": "probe.data.manifest",
+    "write_report": "probe.reporting.report.page",
+    "write_synthetic_corpus": "probe.data.synthetic",
     "write_tables": "probe.reporting.tables.files",
 }
 
@@ -112,11 +118,14 @@ __all__ = [
     "open_store",
     "overview",
     "paired_difference",
+    "plot",
     "read_records",
     "read_similarity",
     "run",
     "similarity",
     "write_manifest",
+    "write_report",
+    "write_synthetic_corpus",
     "write_tables",
 ]
 

@@ -56,6 +56,7 @@ DOORS = {
     "sklearn": {"heads", "measures"},
     "soundfile": {"data"},
     "soxr": {"data"},
+    "submitit": {"engines"},
     "torchaudio": {"models", "data", "heads"},
     "transformers": {"models", "data"},
 }

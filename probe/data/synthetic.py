@@ -156,7 +156,7 @@ class Utterance:
         return (self.path, self.word, speaker.name, self.domain, split, duration, speaker.sex)
 
 
-def write_synthetic_corpus(folder: Path, seed: int = 0) -> SyntheticCorpus:
+def write_synthetic_corpus(folder: str | Path, seed: int = 0) -> SyntheticCorpus:
     """The manifests and sounds of a corpus generated into ``folder``, which is created if needed.
 
     Equal seeds give equal bytes. The manifests are written last: in a new folder, where they exist
@@ -166,6 +166,7 @@ def write_synthetic_corpus(folder: Path, seed: int = 0) -> SyntheticCorpus:
         OSError: a file cannot be written.
         ValueError: ``seed`` is negative.
     """
+    folder = Path(folder)
     utterances = [
         utterance
         for number, speaker in enumerate(make_speakers(np.random.default_rng([seed, 0])))

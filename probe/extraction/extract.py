@@ -18,7 +18,7 @@ from probe.data.conditions.condition import Condition, Disturbance, open_conditi
 from probe.data.conditions.grammar import CLEAN
 from probe.data.corpus import Corpus, Utterance, load_corpus
 from probe.data.guarded_decoding import Decoder
-from probe.engines.share import Share
+from probe.engines.share import Part, Share
 from probe.environment import allowed_cores, code_version, package_versions
 from probe.errors import ProbeError, UsageError, listed
 from probe.extraction.certificate_cache import keep_certificate, kept_certificate
@@ -60,6 +60,7 @@ class Extraction:
         extracted: number of utterances that this run extracted.
         resampled: rate in Hz -> number of utterances of this run that were resampled from it.
         seconds: wall time of the extraction itself.
+        shards: names of the planned shards that an engine's workers have to write.
     """
 
     store: Path
@@ -68,6 +69,7 @@ class Extraction:
     extracted: int
     seconds: float
     resampled: Mapping[int, int] = field(default_factory=dict)
+    shards: Sequence[str] = ()
 
     def __repr__(self) -> str:
         extracted = f"{self.extracted} of {len(self.plan.todo)} extracted"
@@ -350,7 +352,7 @@ class _Job:
     root: Path
     decoders: Sequence[Decoder]
     disturbance: Disturbance | None
-    share: Share
+    share: Share | Part
     first_decoders: int = 1
     ahead_bytes: int = AHEAD_BYTES
     between: Callable[[], None] = lambda: None  # called between utterances
@@ -392,6 +394,10 @@ class _Job:
         started = time.monotonic()
         jobs = plan.pending + (store.add_plan(plan.fresh) if plan.fresh else [])
         claims.release(PLAN)
+        if isinstance(self.share, Part) and self.share.names is None:
+            of_share = _of_share(self.share.share, jobs, store)
+            shards = [job.name for job in of_share]
+            return Extraction(store.path, plan, plan.failed, 0, 0.0, shards=shards)
         if not self.share.is_whole:
             jobs, plan = self._share_of(jobs, plan, store)
         name = self.encoder.info.id
@@ -412,15 +418,20 @@ class _Job:
         self, jobs: Sequence[Job], plan: Plan, store: FeatureStore
     ) -> tuple[list[Job], Plan]:
         """The jobs of this run's share, and their plan."""
-        own = [job for job in jobs if self.share.has(f"{store.recipe_sha256} {job.name}")]
+        own = _of_share(self.share, jobs, store)
         keys = {key for job in own for key in job.keys}
         utterances = tuple(item for item in plan.todo if item.key in keys)
         part = replace(self, corpus=replace(self.corpus, utterances=utterances)).plan(store)
-        text = "%s: share %s has %d of the %d shards to write (%.2f h of audio)"
-        hours = part.audio_s / 3600
-        log.info(text, store.path, self.share, len(own), len(jobs), hours)
+        if isinstance(self.share, Share):
+            text = "%s: share %s has %d of the %d shards to write (%.2f h of audio)"
+            hours = part.audio_s / 3600
+            log.info(text, store.path, self.share, len(own), len(jobs), hours)
         todo = [*utterances]
         return own, replace(part, present=plan.present, failed=plan.failed, todo=todo)
+
+
+def _of_share(share: Share | Part, jobs: Sequence[Job], store: FeatureStore) -> list[Job]:
+    return [job for job in jobs if share.has(f"{store.recipe_sha256} {job.name}")]
 
 
 def _require_space(store: FeatureStore, plan: Plan) -> None:

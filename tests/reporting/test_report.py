@@ -114,7 +114,7 @@ def outcomes_beside(folder: Path, records: list[Record], lines: list[dict[str, A
 
 
 def in_words(answer: dict[str, Any]) -> str:
-    return " ".join(answer["lead"])
+    return " ".join([*answer["lead"], *answer["more"]])
 
 
 def test_records_of_all_heads_are_counted_and_those_of_headline_heads_are_scored() -> None:
@@ -138,10 +138,10 @@ def test_the_page_says_which_models_are_baselines_and_what_its_metric_is() -> No
         )
     )
     assert found["baselines"].endswith(
-        "fbank (filter banks): computed without a network; random: an architecture with "
+        "fbank (filter banks), computed without a network; random, the architecture with "
         "random weights."
     )
-    assert found["answers"][0]["about"].startswith("character error rate (cer), lower is better")
+    assert found["answers"][0]["about"].startswith("Character error rate (cer): lower is better.")
     assert content(frame(*asked("org/fbank", "words", [0.5] * 3)))["baselines"] == ""
 
 
@@ -158,12 +158,15 @@ def test_the_answer_names_the_best_model_its_layer_the_next_and_who_is_near_chan
     rows["chance"] = np.where(rows["model"] == "org/c", "at chance", "")
     (answer,) = answers(rows)
     assert in_words(answer).strip() == (
-        "org/a (layer 1) scores best: 90.0 % [85.0, 95.0]. Its last layer (2): 70.0 %. "
-        "Then org/b (layer 1): 60.0 % [55.0, 65.0]. Near chance: org/c."
+        "org/a (layer 1) scores best. Its last layer (2) scores 70.0 %. "
+        "org/b (layer 1) follows with 60.0 % [55.0, 65.0]. "
+        "Not significantly better than chance: org/c."
     )
+    assert answer["score"] == ["90.0 %", "[85.0, 95.0]"]
     assert (
         answer["about"]
-        == "accuracy, higher is better; spoken-digits: 200 scored, 10 speakers or other blocks"
+        == "Accuracy: higher is better. The scores rest on 200 items of 10 speakers or other "
+        "blocks."
     )
     assert "Only 10 speakers" in answer["caution"]
 
@@ -197,7 +200,7 @@ def test_a_model_of_the_set_is_named() -> None:
     rows["mark"] = [BEST, IN_SET]
     (answer,) = answers(rows)
     assert "Also in the 95 % model confidence set: org/b (layer 1) 88.0 %." in in_words(answer)
-    assert "Then" not in in_words(answer)
+    assert "follows" not in in_words(answer)
 
 
 def test_no_model_is_called_best_where_models_were_scored_on_different_utterances() -> None:
@@ -271,7 +274,7 @@ def test_the_headline_names_the_models_that_may_be_the_best_in_every_task_and_in
     ]
     found = headline([choice("x", "a"), choice("y", "b"), choice("z", "c", chance=True)])
     assert found == [
-        "No single model may be the best in every task (95 % model confidence sets).",
+        "No model is in the 95 % model confidence set of every task.",
         "x: a",
         "y: b",
         "z: no model is significantly better than chance",
@@ -300,10 +303,12 @@ def test_of_several_best_each_has_its_own_interval_and_one_in_the_set_its_name()
     rows.loc[rows["model"] == "org/b", "low"] = 0.7
     (answer,) = answers(rows)
     both = "org/a 90.0 % [85.0, 95.0], org/b 90.0 % [70.0, 95.0]"
-    assert answer["lead"][2].startswith(
-        f"score best: {both}. Last layer of org/a (2): 70.0 %. Last layer of org/b (2): 70.0 %. "
-    )
-    assert "Also in the 95 % model confidence set: org/c" in answer["lead"][2]
+    assert (answer["lead"][2], answer["score"]) == (f"score best: {both}.", ["", ""])
+    assert answer["more"][:2] == [
+        "The last layer of org/a (2) scores 70.0 %.",
+        "The last layer of org/b (2) scores 70.0 %.",
+    ]
+    assert "Also in the 95 % model confidence set: org/c" in answer["more"][2]
     assert answer["elsewhere"][0]["what"] == f"{both}, also in the set: org/c"
 
 
@@ -748,9 +753,9 @@ def test_the_page_opens_without_an_error_or_a_request(tab: Browser, shown: Path)
     assert tab.problems == []
     assert tab.requests == [shown.as_uri()]
     titles = [
+        "Layers",
         "Answer",
         "Scores",
-        "Layers",
         "Conditions",
         "Domains",
         "Errors",
@@ -871,7 +876,7 @@ def test_the_page_can_be_read_without_sight_or_mouse(tab: Browser, shown: Path) 
         "document.querySelectorAll(name).length === 1)"
     )
     tab.press("Tab")
-    assert tab.run("document.activeElement.textContent") == "Skip to the answer"
+    assert tab.run("document.activeElement.textContent") == "Skip to the results"
     assert tab.run("getComputedStyle(document.activeElement).outlineStyle") == "solid", (
         "the focus is visible"
     )

@@ -52,8 +52,8 @@ Columns = dict[str, list[Any]]
 
 def write_report(
     records: pd.DataFrame,
-    to: Path,
-    folders: Sequence[Path] = (),
+    to: str | Path,
+    folders: Sequence[str | Path] = (),
     outcomes: bool = True,
     title: str = TITLE,
 ) -> Path:
@@ -70,8 +70,9 @@ def write_report(
         ProbeError: see `probe.reporting.scores.Scores.of`.
         OSError: the file cannot be written.
     """
+    to = Path(to)
     to.parent.mkdir(parents=True, exist_ok=True)
-    data = content(records, folders, outcomes)
+    data = content(records, [Path(folder) for folder in folders], outcomes)
     for line in data["errors_left_out"]:
         log.warning("%s", line)
     write_atomically(to, page(data, title).encode())

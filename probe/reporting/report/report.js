@@ -240,14 +240,19 @@
   const answers = () => [
     data.headline.length ? el("p", { class: "headline" }, data.headline[0]) : "",
     data.headline.length > 1 ? el("ul", {}, data.headline.slice(1).map((line) => el("li", {}, line))) : "",
-    el("div", { class: "answers" }, data.answers.map(({ title, about, lead: [where, who, what], elsewhere, caution, protocol, deviations }) =>
-      el("article", {}, el("h3", {}, title), el("p", { class: "about" }, about),
-        el("p", { class: "lead" }, where ? `${where}: ` : "", el("strong", {}, who), ` ${what}`),
-        elsewhere.length ? el("ul", {}, elsewhere.map((place) =>
-          el("li", {}, el("span", { class: "about" }, `${place.where}: `), el("strong", {}, place.who), ` ${place.what}`))) : "",
+    el("div", { class: "answers" }, data.answers.map((answer) => {
+      const { title, about, score: [score, ends], lead: [where, who, what], more, elsewhere, caution, protocol, deviations } = answer;
+      return el("article", {}, el("h3", {}, title),
+        score ? el("p", { class: "score" }, el("strong", {}, score), ends ? el("span", {}, ` ${ends}`) : "") : "",
+        el("p", { class: "lead" }, where ? `${where[0].toUpperCase()}${where.slice(1)}: ` : "", el("strong", {}, who), ` ${what}`),
         caution ? el("p", { class: "caution" }, caution) : "",
+        more.length ? el("p", {}, more.join(" ")) : "",
+        elsewhere.length ? el("details", {}, el("summary", {}, "Other conditions and domains"), el("ul", {}, elsewhere.map((place) =>
+          el("li", {}, el("span", { class: "about" }, `${place.where}: `), el("strong", {}, place.who), ` ${place.what}`)))) : "",
         deviations.length ? el("details", {}, el("summary", {}, `How this differs from ${protocol}`),
-          el("ol", {}, deviations.map((sentence) => el("li", {}, sentence)))) : ""))),
+          el("ol", {}, deviations.map((sentence) => el("li", {}, sentence)))) : "",
+        el("p", { class: "about" }, about));
+    })),
   ];
 
   function scores() {

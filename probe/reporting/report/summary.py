@@ -39,7 +39,8 @@ def answers(rows: pd.DataFrame) -> list[dict[str, Any]]:
     Returns:
         ``title``, ``place`` (task, corpus and training) and ``about``; ``set`` (the models that may
         be the best; empty where there is only one model), ``chance`` (whether all models are near
-        it) and ``lead`` (three texts: where, who, what) for the score
+        it), ``score`` (the best model's score and its interval; empty texts where several or none
+        are best), ``lead`` (three texts: where, who, what) and ``more`` (sentences) for the score
         on clean audio, or at the first place there is; ``elsewhere``: the other conditions and
         domains, each as ``where``, ``who`` and ``what``; ``caution`` where blocks are few;
         ``protocol``, the published one that the task follows, and ``deviations`` from it.
@@ -54,16 +55,17 @@ def _answer(rows: pd.DataFrame) -> dict[str, Any]:
     """The entry of one question."""
     first = rows.iloc[0]
     n, blocks = int(rows["n"].max()), int(rows["n_blocks"].max())
-    better = "higher" if first["higher_is_better"] else "lower"
+    better = f"{'higher' if first['higher_is_better'] else 'lower'} is better"
     name, title = first["metric"], metric_of(first["metric"]).title
-    about = [f"{name if title == name else f'{title} ({name})'}, {better} is better"]
-    about.append(trained_on(first["train_condition"]))
+    about = [f"{title[:1].upper()}{title[1:]}{'' if title == name else f' ({name})'}: {better}"]
+    if trained := trained_on(first["train_condition"]):
+        about.append(trained[:1].upper() + trained[1:])
     if known := set(rows["block_kind"]) - {""}:
         what = " and ".join(INTERVALS_ABOUT[kind] for kind in sorted(known))
-        about.append(f"intervals are about {what}")
+        about.append(f"Intervals are about {what}")
     if (rows["shared_speakers"] > 0).any():
-        about.append("‡ test speakers are in training too")
-    about.append(f"{first['corpus']}: {n} scored, {blocks} speakers or other blocks")
+        about.append("Test speakers are in training too (‡)")
+    about.append(f"The scores rest on {n} items of {blocks} speakers or other blocks")
     caution = (
         f"Only {blocks} speakers or other blocks: the intervals are wide and approximate, and "
         "differences are uncertain."
@@ -74,13 +76,16 @@ def _answer(rows: pd.DataFrame) -> dict[str, Any]:
     groups = [cells.to_dict("records") for _, cells in rows.groupby(PLACE, sort=False)]
     lead, *others = groups
     protocol = protocols().get(first["task"])
+    claim, more = _verdict(lead)
     return {
         "title": one_line(first["task"]),
         "place": one_line(", ".join(filter(None, place))),
-        "about": one_line("; ".join(filter(None, about))),
+        "about": one_line(". ".join(about) + "."),
         "set": [one_line(row["model"]) for row in lead if row["mark"] in (BEST, IN_SET)],
         "chance": all(map(near_chance, lead)),
-        "lead": [_where(lead[0]), _who(lead), _verdict(lead)],
+        "score": _big_score(lead),
+        "lead": [_where(lead[0]), _who(lead), claim],
+        "more": more,
         "elsewhere": [
             {"where": _where(cells[0]), "who": _who(cells), "what": _in_short(cells)}
             for cells in others
@@ -104,8 +109,10 @@ def headline(entries: Sequence[Mapping[str, Any]]) -> list[str]:
     for answer in known:
         tasks.setdefault(tuple(sorted(answer["set"])), []).append(answer[name])
     everywhere = sorted(set.intersection(*(set(names) for names in tasks)))
-    who = listed(everywhere, MOST_NAMED) if everywhere else "No single model"
-    sentences = [f"{who} may be the best in every task (95 % model confidence sets)."]
+    sentences = ["No model is in the 95 % model confidence set of every task."]
+    if everywhere:
+        who = listed(everywhere, MOST_NAMED)
+        sentences = [f"{who} may be the best in every task (95 % model confidence sets)."]
     if len(tasks) > 1 or not everywhere:
         sentences += [
             f"{listed(places, MOST_NAMED)}: {listed([*names], MOST_NAMED)}"
@@ -122,10 +129,10 @@ def baselines(models: Sequence[str]) -> str:
     """Which models are not pretrained; empty where all are."""
     parts = []
     if spectral := [SPECTRAL[name] for name in models if name in SPECTRAL]:
-        parts.append(f"{' and '.join(spectral)}: computed without a network")
+        parts.append(f"{' and '.join(spectral)}, computed without a network")
     if any(name.startswith("random:") for name in models):
-        parts.append("random: an architecture with random weights")
-    return f"Baselines, which a pretrained model should beat: {'; '.join(parts)}." if parts else ""
+        parts.append("random, the architecture with random weights")
+    return f"A pretrained model should beat the baselines: {'; '.join(parts)}." if parts else ""
 
 
 def near_chance(row: Row) -> bool:
@@ -161,28 +168,43 @@ def _no_best(cells: Sequence[Row]) -> str:
     return f"is called best because {why}"
 
 
-def _verdict(cells: Sequence[Row]) -> str:
-    """What follows the name of the best: its score and last layer, the set, and the rest."""
+def _verdict(cells: Sequence[Row]) -> tuple[str, list[str]]:
+    """What follows the name of the best, and the sentences after it: the set and the rest."""
     best = _best(cells)
-    sentences = _about_best(cells, best) if best else [f"{_no_best(cells)}: {_values(cells)}."]
+    claim, more = (
+        _about_best(cells, best) if best else (f"{_no_best(cells)}: {_values(cells)}.", [])
+    )
     chance = [one_line(row["model"]) for row in cells if near_chance(row)]
     if len(chance) == len(cells):
         if best:
-            sentences.append("No model is significantly better than chance.")
+            more.append("No model is significantly better than chance.")
     elif chance:
-        sentences.append(f"Near chance: {listed(chance, MOST_NAMED)}.")
-    return " ".join(sentences)
+        more.append(f"Not significantly better than chance: {listed(chance, MOST_NAMED)}.")
+    return claim, more
 
 
-def _about_best(cells: Sequence[Row], best: Sequence[Row]) -> list[str]:
-    verb = "scores best" if len(best) == 1 else "score best"
-    sentences = [f"{'is the only model' if len(cells) == 1 else verb}: {_scores_text(best)}."]
+def _big_score(cells: Sequence[Row]) -> list[str]:
+    """The score of the only best model and its interval; empty texts where there is none."""
+    best = _best(cells)
+    return [_amount(best[0]), _ends(best[0])] if len(best) == 1 else ["", ""]
+
+
+def _about_best(cells: Sequence[Row], best: Sequence[Row]) -> tuple[str, list[str]]:
+    if len(cells) == 1:
+        claim = "is the only model."
+    elif len(best) == 1:
+        claim = "scores best."
+    else:
+        claim = f"score best: {_scores_text(best)}."
+    sentences = []
     for row in best:
         last = row["last_layer"]
         if not pd.isna(last) and last != row["layer"] and not math.isnan(row["last_value"]):
-            whose = f"Last layer of {one_line(row['model'])}" if len(best) > 1 else "Its last layer"
-            sentences.append(f"{whose} ({one_line(last)}): {_amount(row, 'last_value')}.")
-        sentences += _how_sure(row, f"Of {one_line(row['model'])}, the" if len(best) > 1 else "The")
+            whose = (
+                f"The last layer of {one_line(row['model'])}" if len(best) > 1 else "Its last layer"
+            )
+            sentences.append(f"{whose} ({one_line(last)}) scores {_amount(row, 'last_value')}.")
+        sentences += _how_sure(row, f" of {one_line(row['model'])}" if len(best) > 1 else "")
     others = [row for row in cells if row not in best]
     if in_set := [row for row in others if row["mark"] == IN_SET]:
         sentences.append(f"Also in the 95 % model confidence set: {_values(in_set)}.")
@@ -191,13 +213,13 @@ def _about_best(cells: Sequence[Row], best: Sequence[Row]) -> list[str]:
     if behind:
         choose = max if best[0]["higher_is_better"] else min
         second = choose(behind, key=lambda row: row["value"])
-        sentences.append(f"Then {_named(second)}: {_score_text(second)}.")
+        sentences.append(f"{_named(second)} follows with {_score_text(second)}.")
     if apart:
         sentences.append(f"Not compared because of other test utterances: {_values(apart)}.")
-    return sentences
+    return claim, sentences
 
 
-def _how_sure(row: Row, start: str) -> list[str]:
+def _how_sure(row: Row, of_model: str) -> list[str]:
     """A sentence on how sure the layer is; none where there is nothing to choose, or it is
     unknown.
     """
@@ -205,8 +227,12 @@ def _how_sure(row: Row, start: str) -> list[str]:
     if row["layer_set"] in (NO_CHOICE, UNKNOWN):
         return []
     share = f"{100 * row['layer_share']:.0f} %"
-    others = "" if row["layer_set"] == layer else f", and one of {row['layer_set']} in 90 %"
-    return [f"{start} dev speakers choose layer {layer} in {share} of resamples{others}."]
+    others = (
+        ""
+        if row["layer_set"] == layer
+        else f", and one of {row['layer_set'].replace(',', ', ')} in 90 %"
+    )
+    return [f"Resampled dev speakers choose layer {layer}{of_model} in {share} of cases{others}."]
 
 
 def _in_short(cells: Sequence[Row]) -> str:
@@ -225,9 +251,13 @@ def _in_short(cells: Sequence[Row]) -> str:
 
 def _score_text(row: Row) -> str:
     """A score with its interval."""
+    return f"{_amount(row)} {_ends(row)}".rstrip()
+
+
+def _ends(row: Row) -> str:
+    """The interval of a score in brackets; empty where it has none."""
     text = metric_of(row["metric"]).text
-    ends = "" if math.isnan(row["low"]) else f" [{text(row['low'])}, {text(row['high'])}]"
-    return f"{_amount(row)}{ends}"
+    return "" if math.isnan(row["low"]) else f"[{text(row['low'])}, {text(row['high'])}]"
 
 
 def _amount(row: Row, name: str = "value") -> str:
