@@ -81,12 +81,13 @@ class Attention:
         ):
             # (row, which x head x width) -> (which, head, row, width)
             three = part[:, : 3 * dim].view(len(part), 3, self.heads, -1).permute(1, 2, 0, 3)
+            query, key, value = three
             result = into.view(len(into), self.heads, -1).transpose(0, 1)
             gates = None if bias is None else self._gates(part[:, 3 * dim :])
             if self.tile is None:
-                _attend(*three, result, gates, bias)
+                _attend(query, key, value, result, gates, bias)
             else:
-                _attend_in_tiles(*three, result, span, self.tile)
+                _attend_in_tiles(query, key, value, result, span, self.tile)
         return self.out(mixed)
 
     def _gates(self, columns: Tensor) -> Tensor:
