@@ -11,6 +11,7 @@ from probe.commands.help import command, option
 from probe.commands.messages import say_held_warnings
 from probe.commands.options import (
     PATH,
+    PLACE,
     built,
     corpus_option,
     dry_run_option,
@@ -60,7 +61,7 @@ if TYPE_CHECKING:
 @models_options
 @split_corpus_options
 @features_option
-@option("--to", required=True, type=PATH, metavar="DIR", help="Folder of records.")
+@option("--to", required=True, type=PLACE, metavar="DIR", help="Folder of records, or its URL.")
 @stored_scope_options
 @training_options
 @shard_option
