@@ -1,37 +1,32 @@
 """A bench: the three stages chained for several models and tasks."""
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 
 from probe.brief import brief, counted
-from probe.data.conditions.condition import (
-    Condition,
-    Disturbance,
-    distinct,
-    open_condition,
-    parse_condition,
-)
+from probe.data.conditions.condition import Condition, distinct, open_condition, parse_condition
 from probe.data.conditions.grammar import CLEAN
 from probe.data.corpus import Corpus, load_corpus
 from probe.data.trials import load_trials
-from probe.engines.share import WHOLE, Share
+from probe.engines.engine import ALL, Division, Engine
 from probe.errors import ProbeError
 from probe.evaluation.condition_plan import Hearing, asked_under, hearings
 from probe.evaluation.prechecks import askable, check, stores_of
-from probe.evaluation.run import TRAINING, Training, run
+from probe.evaluation.run import TRAINING, Run, Training, run
 from probe.evaluation.tasks import Task, log_columns, open_task
 from probe.evaluation.trial_lists import SCOPE, Scope
-from probe.extraction.extract import Extraction, extract, open_encoder
+from probe.extraction.engine_jobs import Extractions, Step, extract_on
+from probe.extraction.extract import Extraction, open_encoder
 from probe.extraction.settings import EXTRACTING, Extracting
 from probe.files import require_writable
 from probe.model_names import ModelName, distinct_models
 from probe.models.catalogue import choose_device
-from probe.models.encoder import Encoder, ModelInfo
-from probe.records import Record, read_records
+from probe.models.encoder import ModelInfo
+from probe.records import Record, iterate_records, read_records
 from probe.reporting.tables.files import write_tables
+from probe.store.feature_store import FeatureStore
 from probe.store.layer_names import choose_layers
 from probe.store.views import row_width, serves
 
@@ -60,6 +55,25 @@ class Bench:
         lacking = f"{counted(unusable, 'utterance')} without features" if unusable else ""
         extractions = counted(len(self.extractions), "extraction")
         return brief(self, extractions, counted(len(self.files), "file"), refused, lacking)
+
+    def add(self, model: ModelName, extraction: Extraction) -> None:
+        """Add an extraction, with the utterances that it could not use."""
+        self.extractions.append(extraction)
+        if extraction.failures:
+            condition = FeatureStore(extraction.store).recipe["condition"]
+            where = model.name if condition == CLEAN else f"{model.name}, {condition}"
+            self.unusable[where] = sorted(failure.key for failure in extraction.failures)
+
+    def refuse(self, reason: str) -> None:
+        """Add and log what could not be asked."""
+        self.refused.append(reason)
+        log.error("%s", reason)
+
+    def refuse_unfinished(self, pairs: "Iterable[_Finished]") -> None:
+        """Add the pairs of a model and a task that could not be asked."""
+        for pair, finished in pairs:
+            if isinstance(finished, ProbeError):
+                self.refuse(f"{pair}: {finished}")
 
 
 def bench(
@@ -110,7 +124,9 @@ def bench(
     if scope.limit is None:
         scope = replace(scope, limit=storing.limit)
     scope = replace(scope, conditions=list(known) or None)
-    training = replace(training, device=choose_device(training.device or running.device))
+    device, engine = training.device or running.device, extracting.engine
+    extracting = replace(extracting, engine=None)
+    training = replace(training, device=device if engine else choose_device(device))
     opened = [asked_under(task, scope.conditions) for task in opened]
     opened, refused = askable(
         {task.name: task for task in opened}, lambda task: check(task, loaded, scope, training.seed)
@@ -120,18 +136,12 @@ def bench(
     if not dry_run:
         require_writable(results)
     plan = _Plan(opened, scope, loaded, known, extracting)
-    if len(names) > 1:  # a model that cannot be had is found before hours go into the others
-        names = [name for name in names if _tried(plan.open, name, done)]
-    for position, model in enumerate(names):
-        if not _tried(partial(plan.extract, to=Path(to), dry_run=dry_run, done=done), model, done):
-            continue
-        for number, task in enumerate([] if dry_run else opened, position * len(opened) + 1):
-            place = f"task {number} of {len(names) * len(opened)}"
-            try:
-                run(task, model, loaded, Path(to) / "features", results, scope, training, place)
-            except ProbeError as error:
-                done.refused.append(f"{model.name}, {task.name}: {error}")
-                log.error("%s", done.refused[-1])
+    work = Extractions(plan.steps, loaded, Path(to) / "features", extracting)
+    asking = _Asking(opened, loaded, work.to, results, scope, training)
+    if engine is not None and not dry_run:
+        _bench_on(engine, work, names, asking, done)
+    else:
+        _bench_here(work, names, None if dry_run else asking, done)
     if not dry_run and any(results.glob("*.jsonl")):
         done.files = write_tables(read_records(results), Path(to))
     return done
@@ -156,59 +166,146 @@ class _Plan:
             known.get(name) or parse_condition(name) for name in order if name in used
         ]
 
-    def open(self, model: ModelName) -> tuple[Encoder, dict[str, Disturbance | None]]:
-        """Opens a model, and what is done to its audio, once it is certain that it has the layers.
+    def steps(self, model: ModelName) -> list[Step]:
+        """Open a model, and what is done to its audio, once it is certain that it has the layers.
+
+        Returns:
+            The stores that the tasks need of the model.
 
         Raises:
             ProbeError: the model, a layer or a condition cannot be had.
         """
+        storing = self.extracting.storing
         encoder = open_encoder(model, self.extracting.running)
-        info, layers = encoder.info, self.extracting.storing.layers
+        info = encoder.info
         _refuse_wide_projections(
             self.tasks,
             info,
-            choose_layers(layers, list(info.every_layer), info.aliases, info.id, list(info.layers)),
+            choose_layers(
+                storing.layers, list(info.every_layer), info.aliases, info.id, list(info.layers)
+            ),
         )
         root = self.extracting.decoding.audio_root
-        return encoder, {
+        disturbances = {
             item.name: open_condition(item, info.rate_hz, self.corpus, Path(root) if root else None)
             for item in self.conditions
         }
-
-    def extract(self, model: ModelName, to: Path, dry_run: bool, done: Bench) -> None:
-        """Extracts what the tasks need of a model, and adds to what is ``done``."""
-        encoder, disturbances = self.open(model)
-        storing = self.extracting.storing
-        if storing.ctc and not encoder.info.ctc:
+        if storing.ctc and not info.ctc:
             log.info("%s: has no CTC head that --ctc could run", model.name)
+        steps = []
         for condition in self.conditions:
-            disturbance = disturbances[condition.name]
             asking = [
                 (task, of[condition.name])
                 for task, of in zip(self.tasks, self.needed, strict=True)
                 if condition.name in of
             ]
+            splits = set().union(*(splits for _, splits in asking))
             for view in views_for([task for task, _ in asking], storing.stride):
-                result = extract(
-                    encoder,
-                    self.corpus,
-                    to / "features",
-                    condition=disturbance or condition,
-                    storing=replace(
-                        storing,
-                        view=view,
-                        stride=1,
-                        ctc=storing.ctc and bool(encoder.info.ctc),
-                        splits=set().union(*(splits for _, splits in asking)),
-                    ),
-                    running=self.extracting.running,
-                    decoding=self.extracting.decoding,
-                    dry_run=dry_run,
-                )
-                done.extractions.append(result)
-                if result.failures:
-                    where = model.name if disturbance is None else f"{model.name}, {condition.name}"
-                    done.unusable[where] = sorted(failure.key for failure in result.failures)
+                ctc = storing.ctc and bool(info.ctc)
+                of_view = replace(storing, view=view, stride=1, ctc=ctc, splits=splits)
+                steps.append(Step(encoder, disturbances[condition.name] or condition, of_view))
+        return steps
+
+
+@dataclass(frozen=True)
+class _Asking:
+    """How tasks are asked of models, as `probe.engines.engine.Work`; its jobs are `_Pair`."""
+
+    tasks: Sequence[Task]
+    corpus: Corpus
+    features: Path
+    results: Path
+    scope: Scope
+    training: Training
+
+    def open(self) -> Callable[[Sequence["_Pair"]], list[Run]]:
+        """Return what does several jobs; records stay in their files."""
+        return lambda pairs: [replace(self.run(pair), records=[]) for pair in pairs]
+
+    def pairs(self, model: ModelName) -> list["_Pair"]:
+        """The jobs of a model."""
+        return [_Pair(model, number, task.name) for number, task in enumerate(self.tasks)]
+
+    def run(self, pair: "_Pair", place: str = "") -> Run:
+        """Train and score."""
+        task = self.tasks[pair.number]
+        where = (self.features, self.results)
+        return run(task, pair.model, self.corpus, *where, self.scope, self.training, place)
+
+
+@dataclass(frozen=True)
+class _Pair:
+    """A model, and the number of a task among `_Asking.tasks`."""
+
+    model: ModelName
+    number: int
+    task: str
+
+    def __str__(self) -> str:
+        return f"{self.model.name}, {self.task}"
+
+
+_Finished = tuple[_Pair, Run | ProbeError]
+
+
+def _finished_here(
+    asking: _Asking, pairs: Sequence[_Pair], n_before: int, n_all: int
+) -> Iterator[_Finished]:
+    """Yield each pair with what it wrote, or with why it could not be asked.
+
+    Args:
+        n_before: number of pairs before these, among ``n_all``, for the progress.
+    """
+    for number, pair in enumerate(pairs, start=n_before + 1):
+        try:
+            yield pair, asking.run(pair, f"task {number} of {n_all}")
+        except ProbeError as error:
+            yield pair, error
+
+
+def _finished_on(engine: Engine, asking: _Asking, pairs: Sequence[_Pair]) -> Iterator[_Finished]:
+    """The same on the workers of an engine."""
+    outcomes = {item.job: item for item in engine.run(asking, pairs, most=1, title="train")}
+    for pair in pairs:
+        outcome = outcomes[pair]
+        if outcome.error:
+            yield pair, outcome.error
+        else:
+            records = [record for path in outcome.result.paths for record in iterate_records(path)]
+            yield pair, replace(outcome.result, records=records)
+
+
+def _bench_here(
+    work: Extractions, models: Sequence[ModelName], asking: _Asking | None, done: Bench
+) -> None:
+    """Extract and train in this process, model after model; without ``asking`` only plan."""
+    if len(models) > 1:  # a model that cannot be had is found before hours go into the others
+        models = [model for model in models if _tried(work.steps, model, done)]
+
+    def extract(model: ModelName) -> None:
+        for step in work.steps(model):
+            done.add(model, work.extract(step, dry_run=asking is None))
+
+    for position, model in enumerate(models):
+        if _tried(extract, model, done) and asking is not None:
+            pairs = asking.pairs(model)
+            n_all = len(models) * len(pairs)
+            done.refuse_unfinished(_finished_here(asking, pairs, position * len(pairs), n_all))
+
+
+def _bench_on(
+    engine: Engine, work: Extractions, models: Sequence[ModelName], asking: _Asking, done: Bench
+) -> None:
+    """Extract the features of all models on the workers of an engine, then train on them."""
+    pairs = []
+    for model, of_model in extract_on(engine, work, models).items():
+        for extraction in of_model.extractions:
+            done.add(model, extraction)
+        for problem in of_model.problems:
+            done.refuse(_of_model(model, problem))
+        if not of_model.problems:
+            pairs += asking.pairs(model)
+    done.refuse_unfinished(_finished_on(engine, asking, pairs))
 
 
 @dataclass
@@ -236,19 +333,22 @@ def run_tasks(
     to: Path,
     scope: Scope = SCOPE,
     training: Training = TRAINING,
-    share: Share = WHOLE,
+    division: Division = ALL,
 ) -> Runs:
     """Runs every task on every model's features, as far as they can be asked.
 
     Args:
-        share: of the pairs of a model and a task; the others are left to other runs.
+        division: which share of the pairs of a model and a task this run has, and whose workers
+            train.
 
     Raises:
         ProbeError: nothing can be asked at all.
     """
     loaded = corpus if isinstance(corpus, Corpus) else load_corpus(corpus)
     log_columns(loaded, tasks)
-    training = replace(training, device=choose_device(training.device))
+    engine, share = division.engine, division.share
+    if engine is None:
+        training = replace(training, device=choose_device(training.device))
     tasks = [asked_under(task, scope.conditions) for task in tasks]
     names = distinct_models(models)
     own = {
@@ -274,19 +374,23 @@ def run_tasks(
         pairs, lambda pair: stores_of(pair[1], pair[0], loaded.limited(scope.limit), features)
     )
     runs = Runs(refused=refused + without_features)
-    for number, (model, task) in enumerate(ready, start=1):
-        try:
-            place = f"task {number} of {len(ready)}"
-            finished = run(task, model, loaded, features, to, scope, training, place)
-        except ProbeError as error:
-            if len(pairs) == len(tasks) == 1:
-                raise
-            runs.refused.append(f"{model.name}, {task.name}: {error}")
-            continue
-        runs.paths += finished.paths
-        runs.records += finished.records
-        if finished.left_out:
-            runs.left_out[model.name] = finished.left_out
+    asking = _Asking(possible, loaded, features, to, scope, training)
+    numbers = {task.name: number for number, task in enumerate(possible)}
+    of_ready = [_Pair(model, numbers[task.name], task.name) for model, task in ready]
+    if engine is None:
+        all_finished = _finished_here(asking, of_ready, 0, len(of_ready))
+    else:
+        all_finished = _finished_on(engine, asking, of_ready)
+    for pair, finished in all_finished:
+        if isinstance(finished, Run):
+            runs.paths += finished.paths
+            runs.records += finished.records
+            if finished.left_out:
+                runs.left_out[pair.model.name] = finished.left_out
+        elif len(pairs) == len(tasks) == 1:
+            raise finished
+        else:
+            runs.refused.append(f"{pair}: {finished}")
     return runs
 
 
@@ -314,12 +418,14 @@ def _tried(attempt: Callable[[ModelName], object], model: ModelName, done: Bench
     try:
         attempt(model)
     except ProbeError as error:
-        reason = str(error)
-        prefix = f"{model.name}: "
-        done.refused.append(reason if reason.startswith(prefix) else prefix + reason)
-        log.error("%s", done.refused[-1])
+        done.refuse(_of_model(model, str(error)))
         return False
     return True
+
+
+def _of_model(model: ModelName, reason: str) -> str:
+    prefix = f"{model.name}: "
+    return reason if reason.startswith(prefix) else prefix + reason
 
 
 def _needed(

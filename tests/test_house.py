@@ -28,8 +28,8 @@ FLOORS = (
     ("models", "heads", "measures", "engines"),
     ("store", "records", "data"),
     ("files", "foreign_files", "model_names", "protocols", "environment"),
-    ("schema",),
-    ("errors", "version", "brief"),
+    ("schema", "remote"),
+    ("errors", "version", "brief", "garbage"),
 )
 FLOOR_OF = {room: len(FLOORS) - number for number, floor in enumerate(FLOORS) for room in floor}
 # Names handed out lazily, and the entry point.
@@ -43,7 +43,7 @@ FINDERS = (
 DOORS = {
     "av": {"data"},
     "datasets": {"data"},
-    "fsspec": {"data"},
+    "fsspec": {"data", "remote"},
     "h5py": {"store"},
     "huggingface_hub": {"models"},
     "jiwer": {"measures"},
@@ -56,6 +56,7 @@ DOORS = {
     "sklearn": {"heads", "measures"},
     "soundfile": {"data"},
     "soxr": {"data"},
+    "submitit": {"engines"},
     "torchaudio": {"models", "data", "heads"},
     "transformers": {"models", "data"},
 }

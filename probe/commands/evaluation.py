@@ -11,9 +11,11 @@ from probe.commands.help import command, option
 from probe.commands.messages import say_held_warnings
 from probe.commands.options import (
     PATH,
+    PLACE,
     built,
     corpus_option,
     dry_run_option,
+    engine_options,
     extraction_options,
     features_option,
     format_option,
@@ -44,6 +46,7 @@ from probe.commands.printing import (
 )
 
 if TYPE_CHECKING:
+    from probe.engines.settings import EngineSettings
     from probe.engines.share import Share
     from probe.evaluation.run import Training
     from probe.evaluation.similarity_sides import Comparing
@@ -58,10 +61,11 @@ if TYPE_CHECKING:
 @models_options
 @split_corpus_options
 @features_option
-@option("--to", required=True, type=PATH, metavar="DIR", help="Folder of records.")
+@option("--to", required=True, type=PLACE, metavar="DIR", help="Folder of records, or its URL.")
 @stored_scope_options
 @training_options
 @shard_option
+@engine_options
 @show_search_option
 def run(
     tasks: "list[Task]",
@@ -72,6 +76,7 @@ def run(
     scope: "Scope",
     training: "Training",
     share: "Share",
+    engine: "EngineSettings",
     show_search: bool,
 ) -> None:
     """Train and score heads on every layer of stored features.
@@ -83,11 +88,14 @@ def run(
       probe run speaker-id word-id --model mfcc --corpus corpus.csv \\
           --from features/ --to results/
     """
+    from probe.engines.engine import Division
     from probe.pipeline import run_tasks
     from probe.records import frame_of
     from probe.reporting.tables.score_tables import search_table
 
-    finished = run_tasks(models, tasks, corpus, features, to, scope, training, share)
+    with engine.open(training.device, to) as workers:
+        division = Division(share, workers)
+        finished = run_tasks(models, tasks, corpus, features, to, scope, training, division)
     say_held_warnings()
     for path in finished.paths:
         click.echo(str(path), err=True)
@@ -113,6 +121,7 @@ def run(
 @scope_options
 @extraction_options()
 @seed_and_again_options
+@engine_options
 @show_search_option
 @dry_run_option
 @format_option("text", "json")
@@ -124,6 +133,7 @@ def bench(
     scope: "Scope",
     extracting: "Extracting",
     training: "Training",
+    engine: "EngineSettings",
     show_search: bool,
     dry_run: bool,
     form: str,
@@ -140,16 +150,19 @@ def bench(
     """
     from probe.pipeline import bench as run_bench
 
-    finished = run_bench(
-        models,
-        tasks,
-        corpus,
-        to,
-        scope=scope,
-        training=replace(training, memory_bytes=extracting.running.memory_bytes),
-        extracting=extracting,
-        dry_run=dry_run,
-    )
+    if dry_run:
+        engine.refuse_plan()
+    with engine.open(extracting.running.device, to) as workers:
+        finished = run_bench(
+            models,
+            tasks,
+            corpus,
+            to,
+            scope=scope,
+            training=replace(training, memory_bytes=extracting.running.memory_bytes),
+            extracting=replace(extracting, engine=workers),
+            dry_run=dry_run,
+        )
     if dry_run or form == "json":
         print_extractions(finished.extractions, dry_run, form)
     if not dry_run:

@@ -11,11 +11,13 @@ import click
 from probe.commands.help import command, option
 from probe.commands.options import (
     PATH,
+    PLACE,
     STORAGE,
     audio_root_option,
     condition_options,
     corpus_option,
     dry_run_option,
+    engine_options,
     extraction_options,
     format_option,
     layers_option,
@@ -35,16 +37,23 @@ from probe.errors import EXIT_FAILURE, ProbeError, UsageError
 
 if TYPE_CHECKING:
     from probe.data.conditions.condition import Condition
+    from probe.engines.settings import EngineSettings
     from probe.extraction.settings import Extracting
     from probe.model_names import ModelName
 
-store_argument = click.argument("store", type=PATH)
+store_argument = click.argument("store", type=PLACE)
 
 
 @command()
 @models_options
 @corpus_option
-@option("--to", required=True, type=PATH, metavar="DIR", help="Folder of all feature stores.")
+@option(
+    "--to",
+    required=True,
+    type=PLACE,
+    metavar="DIR",
+    help="Folder of all feature stores, or its URL.",
+)
 @extraction_options(
     option(
         "--view",
@@ -66,6 +75,7 @@ store_argument = click.argument("store", type=PATH)
     shard_option,
 )
 @condition_options
+@engine_options
 @dry_run_option
 @format_option("text", "json")
 def extract(
@@ -74,6 +84,7 @@ def extract(
     to: Path,
     extracting: "Extracting",
     conditions: "list[Condition]",
+    engine: "EngineSettings",
     dry_run: bool,
     form: str,
 ) -> None:
@@ -87,10 +98,12 @@ def extract(
       probe extract --model mfcc --corpus corpus.csv --to features/
       probe extract --model fbank --corpus dev.csv --to features/ \\
           --view meanstd --condition noise:babble@10dB --only test
+      probe extract --model mfcc --corpus corpus.csv --to features/ --jobs 4
     """
     from probe.data.conditions.grammar import CLEAN
     from probe.data.corpus import load_corpus
     from probe.evaluation.tasks import log_columns
+    from probe.extraction.engine_jobs import EachCondition, Extractions, extract_on
     from probe.extraction.extract import extract as extract_features
     from probe.model_names import distinct_models
 
@@ -98,27 +111,38 @@ def extract(
         raise UsageError("--sha256: belongs to one model; name one --model.")
     loaded = load_corpus(corpus, extracting.decoding.audio_root)
     log_columns(loaded)
-    extractions = [
-        extract_features(
-            model,
-            loaded,
-            to,
-            condition=condition,
-            storing=extracting.storing,
-            running=extracting.running,
-            decoding=extracting.decoding,
-            dry_run=dry_run,
-        )
-        for model in distinct_models(models)
-        for condition in conditions or (CLEAN,)
-    ]
+    names, problems = distinct_models(models), []
+    if dry_run:
+        engine.refuse_plan()
+    with engine.open(extracting.running.device, to) as workers:
+        if workers is None:
+            extractions = [
+                extract_features(
+                    model,
+                    loaded,
+                    to,
+                    condition=condition,
+                    storing=extracting.storing,
+                    running=extracting.running,
+                    decoding=extracting.decoding,
+                    dry_run=dry_run,
+                )
+                for model in names
+                for condition in conditions or (CLEAN,)
+            ]
+        else:
+            steps = EachCondition(conditions or (CLEAN,), extracting)
+            done = extract_on(workers, Extractions(steps, loaded, to, extracting), names, stop=True)
+            extractions = [item for of_model in done.values() for item in of_model.extractions]
+            problems = [item for of_model in done.values() for item in of_model.problems]
     print_extractions(extractions, dry_run, form)
     exit_with_failures(
         {
             str(item.store): [f"{failure.key} ({failure.reason})" for failure in item.failures]
             for item in extractions
             if item.failures
-        }
+        },
+        problems,
     )
 
 
@@ -234,10 +258,11 @@ def verify(store: Path, form: str) -> None:
     """
     from tqdm import tqdm
 
+    from probe.store.feature_store import bytes_of_shards
     from probe.store.integrity import store_folders, verify_store
 
     folders = store_folders(store)
-    n_bytes = sum(path.stat().st_size for folder in folders for path in folder.glob("shard-*.h5"))
+    n_bytes = sum(map(bytes_of_shards, folders))
     with tqdm(
         total=n_bytes, desc="verify", unit="B", unit_scale=True, leave=False, disable=None
     ) as bar:

@@ -11,9 +11,11 @@ import click
 
 from probe.commands.help import option
 from probe.errors import UsageError
+from probe.remote import as_path, is_url
 
 if TYPE_CHECKING:
     from probe.data.conditions.condition import Condition
+    from probe.engines.settings import EngineSettings
     from probe.engines.share import Share
     from probe.evaluation.run import Training
     from probe.evaluation.tasks import Task
@@ -22,12 +24,34 @@ if TYPE_CHECKING:
     from probe.model_names import ModelName
 
 Decorator = Callable[[Callable], Callable]
-PATH = click.Path(path_type=Path)
+
+
+class PlacePath(click.Path):
+    """A path on a disk or, where a command can use it, a URL."""
+
+    def __init__(self, takes_url: bool = False) -> None:
+        super().__init__(path_type=Path)
+        self.takes_url = takes_url
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the path."""
+        if not isinstance(value, str) or not is_url(value):
+            return super().convert(value, param, ctx)
+        if not self.takes_url:
+            self.fail(
+                f"{value} is a URL; name a local path here (docs/object-storage.md).", param, ctx
+            )
+        return as_path(value)
+
+
+PATH = PlacePath()
+PLACE = PlacePath(takes_url=True)
 MODEL = (
     "org/name@revision, a folder, file.pt, torchaudio:NAME, random:org/name, fbank, mfcc or "
     "plugin:module:factory"
 )
 CONDITION_KEYS = ("texts", "condition_file", "condition_seed")
+ENGINE = "Engine"
 AUDIO, STORAGE, COMPUTING, DECODING = "Conditions", "Storage", "Computing", "Decoding"
 TASKS, TRAINING = "Tasks", "Training"
 
@@ -183,12 +207,17 @@ records_option = option(
     "results",
     multiple=True,
     required=True,
-    type=PATH,
+    type=PLACE,
     metavar="DIR",
-    help="Folder of records (repeatable).",
+    help="Folder of records, or its URL (repeatable).",
 )
 features_option = option(
-    "--from", "features", required=True, type=PATH, metavar="DIR", help="Folder of feature stores."
+    "--from",
+    "features",
+    required=True,
+    type=PLACE,
+    metavar="DIR",
+    help="Folder of feature stores, or its URL.",
 )
 axis_option = option(
     "--axis",
@@ -269,6 +298,68 @@ shard_option = option(
     metavar="I/N",
     callback=_share,
     help="Do only share I of N of the work, for N runs that a scheduler starts (docs/cluster.md).",
+)
+
+
+def _engine(**values: Any) -> "EngineSettings":
+    from probe.engines.settings import EngineSettings
+
+    return EngineSettings(**values)
+
+
+engine_options = built(
+    "engine",
+    _engine,
+    option(
+        "--engine",
+        type=click.Choice(["local", "ray", "slurm"]),
+        default="local",
+        show_default=True,
+        group=ENGINE,
+        help="Where workers run: on this machine, on a Ray cluster, or as jobs of SLURM "
+        "(docs/cluster.md).",
+    ),
+    option(
+        "--jobs",
+        "n_workers",
+        type=click.IntRange(1, 10_000),
+        default=1,
+        show_default=True,
+        metavar="N",
+        group=ENGINE,
+        help="Number of workers. One local worker is this process; several share the GPUs.",
+    ),
+    option(
+        "--cpus",
+        "n_cores",
+        type=click.IntRange(1, 1024),
+        metavar="N",
+        group=ENGINE,
+        help="Cores of each worker (default: an equal part of this machine's; 1 on clusters).",
+    ),
+    option(
+        "--ray-address",
+        metavar="HOST:PORT",
+        group=ENGINE,
+        help="Ray cluster to use (default: RAY_ADDRESS, or a new one on this machine).",
+    ),
+    option(
+        "--slurm",
+        multiple=True,
+        metavar="NAME=VALUE",
+        group=ENGINE,
+        help="Option of sbatch for each worker: partition=gpu, time=4:00:00, mem=16G ... "
+        "(repeatable).",
+    ),
+    option(
+        "--job-limit",
+        "limit_s",
+        type=click.FloatRange(min=0, min_open=True),
+        metavar="SECONDS",
+        group=ENGINE,
+        help="End a worker that takes longer for a job (a shard, or a task of a model), and try "
+        "the job again (default: no limit).",
+    ),
 )
 dry_run_option = option(
     "--dry-run", is_flag=True, help="Print the plan (utterances, hours, bytes, free disk) and stop."

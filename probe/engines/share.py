@@ -7,6 +7,7 @@ their number may change from one time to the next.
 
 import hashlib
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from probe.errors import UsageError
@@ -50,3 +51,25 @@ class Share:
 
 
 WHOLE = Share()
+
+
+@dataclass(frozen=True)
+class Part:
+    """The jobs that an engine gives to one of its workers.
+
+    Attributes:
+        names: the last words of the jobs' ids; None means none of the jobs of ``share`` yet: they
+            are only planned.
+    """
+
+    names: Collection[str] | None = None
+    share: Share = WHOLE
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether every job belongs to it."""
+        return False
+
+    def has(self, job_id: str) -> bool:
+        """Whether a job belongs to it."""
+        return self.names is not None and job_id.rpartition(" ")[2] in self.names

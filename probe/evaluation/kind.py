@@ -198,5 +198,11 @@ class Kind(Generic[S]):
     wraps: str = ""
     warnings: Callable[[Sequence[Utterance]], Iterable[str]] = _nothing
 
+    def __reduce__(self) -> "tuple[Callable[[str], Kind[S]], tuple[str]]":
+        """Pickle the name alone, since a kind is code."""
+        from probe.evaluation.kinds.registry import kind_of
+
+        return kind_of, (self.name,)
+
     def __repr__(self) -> str:
         return brief(self, self.name)

@@ -18,7 +18,7 @@ from probe.data.conditions.condition import Condition, Disturbance, open_conditi
 from probe.data.conditions.grammar import CLEAN
 from probe.data.corpus import Corpus, Utterance, load_corpus
 from probe.data.guarded_decoding import Decoder
-from probe.engines.share import Share
+from probe.engines.share import Part, Share
 from probe.environment import allowed_cores, code_version, package_versions
 from probe.errors import ProbeError, UsageError, listed
 from probe.extraction.certificate_cache import keep_certificate, kept_certificate
@@ -29,12 +29,13 @@ from probe.extraction.read_ahead import Heard, decoded
 from probe.extraction.settings import SHARDS_BYTES, Content, Decoding, Running, Storing
 from probe.extraction.shared_jobs import Pieces, SharedJobs
 from probe.extraction.threads import computing_on, may_decide_bits
-from probe.files import read_json, require_writable
+from probe.files import UNLIMITED, read_json, require_writable
 from probe.model_names import RANDOM, ModelName, own_name
 from probe.models.catalogue import open_model
 from probe.models.check import check_model
 from probe.models.encoder import Encoder, ModelInfo, device_name
 from probe.models.plugins.adapter import Plugin
+from probe.remote import as_path
 from probe.store.claims import PLAN, Claims
 from probe.store.feature_store import Failure, FeatureStore, Job
 from probe.store.layer_names import choose_layers
@@ -60,6 +61,7 @@ class Extraction:
         extracted: number of utterances that this run extracted.
         resampled: rate in Hz -> number of utterances of this run that were resampled from it.
         seconds: wall time of the extraction itself.
+        shards: names of the planned shards that an engine's workers have to write.
     """
 
     store: Path
@@ -68,6 +70,7 @@ class Extraction:
     extracted: int
     seconds: float
     resampled: Mapping[int, int] = field(default_factory=dict)
+    shards: Sequence[str] = ()
 
     def __repr__(self) -> str:
         extracted = f"{self.extracted} of {len(self.plan.todo)} extracted"
@@ -85,7 +88,7 @@ class Extraction:
             "hours": round(self.plan.audio_s / 3600, 4),
             "frames": self.plan.n_frames,
             "bytes": self.plan.n_bytes,
-            "free_bytes": self.plan.free_bytes,
+            "free_bytes": self.plan.free_bytes if self.plan.free_bytes < UNLIMITED else None,
             "extracted": self.extracted,
             "resampled": {str(rate_hz): n for rate_hz, n in self.resampled.items()},
             "failures": {failure.key: failure.reason for failure in self.failures},
@@ -138,7 +141,7 @@ def extract(
             "nothing to extract."
         )
     audio_folder = None if decoding.audio_root is None else Path(decoding.audio_root)
-    root = Path(to)
+    root = as_path(to)
     is_new = not root.exists()
     # A complete store may lie in a folder that cannot be written.
     if not dry_run and not any(root.glob("*/*/recipe.json")):
@@ -350,7 +353,7 @@ class _Job:
     root: Path
     decoders: Sequence[Decoder]
     disturbance: Disturbance | None
-    share: Share
+    share: Share | Part
     first_decoders: int = 1
     ahead_bytes: int = AHEAD_BYTES
     between: Callable[[], None] = lambda: None  # called between utterances
@@ -392,6 +395,10 @@ class _Job:
         started = time.monotonic()
         jobs = plan.pending + (store.add_plan(plan.fresh) if plan.fresh else [])
         claims.release(PLAN)
+        if isinstance(self.share, Part) and self.share.names is None:
+            of_share = _of_share(self.share.share, jobs, store)
+            shards = [job.name for job in of_share]
+            return Extraction(store.path, plan, plan.failed, 0, 0.0, shards=shards)
         if not self.share.is_whole:
             jobs, plan = self._share_of(jobs, plan, store)
         name = self.encoder.info.id
@@ -412,15 +419,20 @@ class _Job:
         self, jobs: Sequence[Job], plan: Plan, store: FeatureStore
     ) -> tuple[list[Job], Plan]:
         """The jobs of this run's share, and their plan."""
-        own = [job for job in jobs if self.share.has(f"{store.recipe_sha256} {job.name}")]
+        own = _of_share(self.share, jobs, store)
         keys = {key for job in own for key in job.keys}
         utterances = tuple(item for item in plan.todo if item.key in keys)
         part = replace(self, corpus=replace(self.corpus, utterances=utterances)).plan(store)
-        text = "%s: share %s has %d of the %d shards to write (%.2f h of audio)"
-        hours = part.audio_s / 3600
-        log.info(text, store.path, self.share, len(own), len(jobs), hours)
+        if isinstance(self.share, Share):
+            text = "%s: share %s has %d of the %d shards to write (%.2f h of audio)"
+            hours = part.audio_s / 3600
+            log.info(text, store.path, self.share, len(own), len(jobs), hours)
         todo = [*utterances]
         return own, replace(part, present=plan.present, failed=plan.failed, todo=todo)
+
+
+def _of_share(share: Share | Part, jobs: Sequence[Job], store: FeatureStore) -> list[Job]:
+    return [job for job in jobs if share.has(f"{store.recipe_sha256} {job.name}")]
 
 
 def _require_space(store: FeatureStore, plan: Plan) -> None:

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from probe.brief import human_bytes
 from probe.data.guarded_decoding import TIMEOUT_S
-from probe.engines.share import WHOLE, Share
+from probe.engines.engine import Engine
+from probe.engines.share import WHOLE, Part, Share
 from probe.errors import UsageError
 from probe.models.catalogue import CHUNK_S, CONTEXT_S
 from probe.store.views import parse_view
@@ -51,7 +52,7 @@ class Storing:
     ctc: bool = False
     limit: int | None = None
     splits: Collection[str] | None = None
-    share: Share = WHOLE
+    share: Share | Part = WHOLE
 
     def __post_init__(self) -> None:
         parse_view(self.view)
@@ -162,11 +163,16 @@ def _require_positive(name: str, value: int | None) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Extracting:
-    """All settings of an extraction, as `probe.pipeline.bench` takes them."""
+    """All settings of an extraction, as `probe.pipeline.bench` takes them.
+
+    Attributes:
+        engine: whose workers extract and train; None means this process.
+    """
 
     storing: Storing = Storing()
     running: Running = Running()
     decoding: Decoding = Decoding()
+    engine: Engine | None = None
 
 
 EXTRACTING = Extracting()

@@ -30,13 +30,16 @@ import numpy as np
 
 from probe.errors import ProbeError
 from probe.files import canonical_json, sha256_of_file
+from probe.remote import RangeReader
 from probe.store.safe_hdf5 import (
     ADVICE,
     DAMAGE,
     all_rows,
     chunk_rows,
     copy_rows,
+    fetch_rows,
     opened,
+    source_of,
     trusted_dataset,
     usable_scales,
 )
@@ -199,7 +202,8 @@ def read_rows(
         UnreadError: the operating system does not let it be read.
     """
     try:
-        with opened(path, 16 * CHUNK_BYTES) as file:
+        source = source_of(path)
+        with opened(source, 16 * CHUNK_BYTES) as file:
             n_rows = int(offsets[-1])
             values = trusted_dataset(
                 file, f"layers/{layer}", path, [dtype], (n_rows, *into.shape[1:])
@@ -221,6 +225,8 @@ def read_rows(
                     raise ProbeError(
                         f"{path}: scales/{layer} are not all finite numbers from 0 on. {ADVICE}"
                     )
+            if isinstance(source, RangeReader):
+                fetch_rows(source, values, runs)
             blank = False
             step = chunk_rows(values)
             for first, stop, position in runs:

@@ -17,3 +17,8 @@ def kinds() -> dict[str, Kind[Any]]:
     ]
     of_modules = [module.KIND for module in modules if hasattr(module, "KIND")]
     return {kind.name: kind for kind in of_modules}
+
+
+def kind_of(name: str) -> Kind[Any]:
+    """Return the kind with a name."""
+    return kinds()[name]

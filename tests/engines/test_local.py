@@ -1,0 +1,80 @@
+"""Workers on this machine: what happens when they, or their driver, end."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from toy_jobs import Toy
+
+from probe.engines.local import Local
+
+DRIVER = """
+import sys
+from pathlib import Path
+from toy_jobs import Toy
+from probe.engines.local import Local
+jobs = [str(number) for number in range(6)] + ["hung"]
+with Local(2) as engine:
+    for outcome in engine.run(Toy(Path(sys.argv[1])), jobs, 1, "test"):
+        print(outcome.result, flush=True)
+"""
+
+
+def is_running(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
+
+
+def test_a_killed_and_a_hung_worker_cost_nothing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    jobs = [*map(str, range(20)), "once killed", "hung"]
+    with Local(2, n_cores=1, limit_s=1.0) as engine:
+        done = {item.job: item for item in engine.run(Toy(tmp_path), jobs, 8, "test")}
+        pids = {item.result for item in done.values()}
+    assert set(done) == set(jobs)
+    assert not [item for item in done.values() if item.error]
+    assert "was killed by SIGKILL, as the system does when memory runs out" in caplog.text
+    assert "took longer than the 1 s" in caplog.text
+    assert not any(map(is_running, pids)), "leaving the engine ends its workers"
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_workers_end_with_their_driver(tmp_path: Path, number: int) -> None:
+    path = os.pathsep.join([str(Path(__file__).parents[1]), str(Path(__file__).parents[2])])
+    driver = subprocess.Popen(
+        [sys.executable, "-c", DRIVER, str(tmp_path)],
+        stdout=subprocess.PIPE,
+        env=os.environ | {"PYTHONPATH": path},
+    )
+    assert driver.stdout is not None
+    pids = {int(driver.stdout.readline()) for _ in range(6)}
+    driver.send_signal(number)
+    driver.wait(30)
+    until = time.monotonic() + 20
+    while any(map(is_running, pids)) and time.monotonic() < until:
+        time.sleep(0.05)
+    assert not any(map(is_running, pids))
+    driver.stdout.close()
+
+
+def test_gpus_are_dealt_to_workers_and_cores_are_limited(monkeypatch: pytest.MonkeyPatch) -> None:
+    started = []
+
+    class Process:
+        def __init__(self, command: list[str], **how: object) -> None:
+            started.append(how["env"])
+            self.stdout: list[str] = []
+
+    monkeypatch.setattr(subprocess, "Popen", Process)
+    engine = Local(3, n_cores=4, gpus=["0", "GPU-b"])
+    for number in range(3):
+        engine._start(number)
+    assert [item["CUDA_VISIBLE_DEVICES"] for item in started] == ["0", "GPU-b", "0"]
+    assert {item["OMP_NUM_THREADS"] for item in started} == {"4"}

@@ -1,0 +1,149 @@
+"""Stores and records that the workers of an engine write are those of one process."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from runs import quick
+from toy_jobs import Simulated
+
+from probe.data.conditions.condition import parse_condition
+from probe.data.corpus import load_corpus
+from probe.engines.engine import ALL, Division, Engine
+from probe.engines.local import Local
+from probe.engines.share import Share
+from probe.extraction.engine_jobs import EachCondition, Extractions, OfModel, extract_on
+from probe.extraction.settings import Extracting, Running, Storing
+from probe.model_names import ModelName
+from probe.pipeline import bench, run_tasks
+from probe.store.integrity import verify_store
+from probe.store.stores import find_stores
+
+FBANK, MFCC = ModelName.parse("fbank"), ModelName.parse("mfcc")
+CONDITIONS = ("clean", "noise:white@10dB")
+OF_A_RUN = {"seconds", "created", "arguments"}  # provenance that differs from run to run
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def records_of(folder: Path) -> dict[str, list[Any]]:
+    return {
+        path.name: [
+            {key: value for key, value in json.loads(line).items() if key not in OF_A_RUN}
+            for line in path.read_text().splitlines()
+        ]
+        for path in sorted(folder.glob("*.jsonl"))
+    }
+
+
+def write(
+    manifest: Path, to: Path, engine: Engine, share: Share = ALL.share
+) -> dict[ModelName, OfModel]:
+    storing, running = Storing(view="frames", share=share), Running(check=False)
+    extracting = Extracting(storing=storing, running=running)
+    conditions = [parse_condition(text) for text in CONDITIONS]
+    steps = EachCondition(conditions, extracting)
+    work = Extractions(steps, load_corpus(manifest), to, extracting)
+    return extract_on(engine, work, [FBANK])
+
+
+@pytest.fixture
+def alone(tones: Callable[..., Path], shards_of: Callable[..., None]) -> Path:
+    """The manifest; the stores that one worker writes lie in ``alone/`` beside it."""
+    shards_of(audio_s=3.0)
+    manifest = tones(words=2, speakers=3)
+    write(manifest, manifest.parent / "alone", Simulated(1))
+    return manifest
+
+
+def test_workers_write_the_same_bytes_in_any_division(alone: Path, tmp_path: Path) -> None:
+    write(alone, tmp_path / "three", Simulated(3))
+    for index in (2, 1, 3):
+        write(alone, tmp_path / "shares", Simulated(2), Share(index, 3))
+    expected = files_of(tmp_path / "alone")
+    assert len([name for name in expected if name.endswith(".h5")]) == 2 * 4
+    assert files_of(tmp_path / "three") == files_of(tmp_path / "shares") == expected
+
+
+def test_a_shard_that_ends_each_worker_is_named_and_costs_no_other(
+    alone: Path, tmp_path: Path
+) -> None:
+    done = write(alone, tmp_path / "to", Simulated(2, deadly=("shard-00002",)))
+    assert len(done[FBANK].problems) == 2
+    assert "shard-00002: 3 workers ended while they did this job" in done[FBANK].problems[0]
+    lost = files_of(tmp_path / "alone").keys() - files_of(tmp_path / "to").keys()
+    assert {name.rpartition("/")[2] for name in lost} == {"shard-00002.h5", "shard-00002.json"}
+    done = write(alone, tmp_path / "to", Simulated(2))
+    assert sum(item.extracted for item in done[FBANK].extractions) == 2 * 10
+    assert files_of(tmp_path / "to") == files_of(tmp_path / "alone")
+
+
+def test_tasks_on_workers_give_the_records_of_one_process(alone: Path, tmp_path: Path) -> None:
+    tasks = [quick("word-id", view="mean"), quick("speaker-id", view="mean")]
+    arguments = ([FBANK], tasks, alone, tmp_path / "alone")
+    one = run_tasks(*arguments, tmp_path / "one")
+    two = run_tasks(*arguments, tmp_path / "two", division=Division(engine=Simulated(2)))
+    assert records_of(tmp_path / "one") == records_of(tmp_path / "two")
+    assert [path.name for path in one.paths] == [path.name for path in two.paths]
+    assert len(one.records) == len(two.records) > 0
+
+
+def test_a_bench_on_workers_gives_the_records_of_one_process(
+    tones: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("probe.pipeline.write_tables", lambda *_: [])
+    tasks, alone = [quick("word-id", view="mean")], tones(words=2, speakers=3)
+    extracting = Extracting(running=Running(check=False))
+    names = [FBANK, MFCC, ModelName.parse("no-such-model")]
+    one = bench(names, tasks, alone, tmp_path / "one", extracting=extracting)
+    extracting = replace(extracting, engine=Simulated(2))
+    two = bench(names, tasks, alone, tmp_path / "two", extracting=extracting)
+    assert files_of(tmp_path / "one" / "features") == files_of(tmp_path / "two" / "features")
+    assert records_of(tmp_path / "one" / "results") == records_of(tmp_path / "two" / "results")
+    assert len(one.refused) == len(two.refused) == 1
+    assert "no-such-model" in two.refused[0]
+
+
+@pytest.mark.nightly
+def test_killed_workers_and_drivers_lose_and_double_nothing(alone: Path, tmp_path: Path) -> None:
+    """Kills workers at random, and three times the driver with them."""
+    draw = random.Random(0)
+    command = [sys.executable, "-m", "probe", "extract", "--corpus", str(alone), "--no-check"]
+    command += ["--model", "fbank"]
+    for text in CONDITIONS:
+        command += ["--condition", text]
+    command += ["--view", "frames", "--to", str(tmp_path / "to"), "--jobs", "2"]
+    for attempt in range(30):
+        driver = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+        for _ in range(4):
+            time.sleep(draw.uniform(0.5, 3))
+            workers = children_of(driver.pid)
+            if workers:
+                os.kill(draw.choice(workers), signal.SIGKILL)
+        if attempt < 3:
+            driver.kill()
+        if driver.wait(300) == 0:
+            break
+    stores = find_stores(tmp_path / "to")
+    assert len(stores) == 2
+    assert all(not verify_store(store).damage for store in stores)
+    with Local(2) as engine:
+        write(alone, tmp_path / "undisturbed", engine)
+    assert files_of(tmp_path / "to") == files_of(tmp_path / "undisturbed")
+
+
+def children_of(pid: int) -> list[int]:
+    """The processes that a process has started."""
+    done = subprocess.run(["pgrep", "-P", str(pid)], capture_output=True, text=True)
+    return [int(line) for line in done.stdout.split()]
