@@ -1,5 +1,5 @@
-"""The matrix of docs/certificate.md: how nearly every family is what it should be, measured by the tests
-that hold its bounds.
+"""The matrix of docs/certificate.md: how nearly every family is what it should be, measured by the
+tests that hold its bounds.
 """
 
 import os

@@ -8,7 +8,6 @@ import pytest
 
 from probe.environment import commit_of
 
-
 ROOT = Path(__file__).resolve().parent.parent
 POSIX_ONLY = {"fcntl", "resource", "pwd", "grp", "termios", "pty", "syslog"}
 

@@ -514,7 +514,9 @@ def test_a_plain_pickle_and_another_name_for_it_are_not_run_either(tmp_path: Pat
     with zipfile.ZipFile(file, "w") as archive:
         archive.writestr("model/data.pkl", pickle.dumps(Mark(made)))
         archive.writestr("model/version", "3")
-    with pytest.raises(ProbeError, match=r"wants to import \w+\.mkdir, .*docs/checkpoints\.md says"):
+    with pytest.raises(
+        ProbeError, match=r"wants to import \w+\.mkdir, .*docs/checkpoints\.md says"
+    ):
         open_model(str(file), "cpu")
     assert not made.exists()
 
