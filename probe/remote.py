@@ -419,16 +419,14 @@ class RangeReader(io.RawIOBase):
         return list(map(bytes, parts))
 
 
-def read_all(paths: Sequence[Path]) -> list[bytes | OSError]:
+def read_all(paths: Sequence[RemotePath]) -> list[bytes | OSError]:
     """The content of objects of one file system, many of which are read at the same time; for one
     that cannot be read, the reason.
     """
     if not paths:
         return []
-    first = paths[0]
-    assert isinstance(first, RemotePath)
-    with _reporting(first):
-        files, _ = first._place()
+    with _reporting(paths[0]):
+        files, _ = paths[0]._place()
         names = [files._strip_protocol(str(path)) for path in paths]
         nothing: list[None] = [None] * len(names)
         contents = files.cat_ranges(names, nothing, nothing, on_error="return")

@@ -23,14 +23,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from types import MappingProxyType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 
 from probe.errors import ProbeError, UnreadError, listed
 from probe.files import (
+    contents_of,
     files_named,
+    is_plain,
     read_json,
     sha256_of_file,
     statuses_in,
@@ -39,7 +40,7 @@ from probe.files import (
     write_json,
 )
 from probe.garbage import uncollected
-from probe.remote import RemotePath, as_path, read_all
+from probe.remote import as_path
 from probe.store.shards import ShardContent, merge_runs, read_rows, shard_bytes
 from probe.store.side_files import (
     CTC_HEAD,
@@ -79,7 +80,7 @@ class Job:
         return [f"{self.name}.{part + 1}of{self.parts}" for part in range(self.parts)]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Stored:
     """One version of an utterance in a store: where its rows are, and which audio they came from.
 
@@ -108,15 +109,6 @@ class Stored:
     others: Mapping[str, "Stored"] = field(default_factory=dict)
     excerpt: str = ""
 
-    @classmethod
-    def of_entry(cls, entry: Mapping[str, Any], pieces: tuple[tuple[str, int, int], ...]) -> Self:
-        """The version that a checked entry of an index describes, in a quarter of the time that
-        ``__init__`` of a frozen class takes: a store may hold millions.
-        """
-        stored = object.__new__(cls)
-        vars(stored).update(UNSAID, **entry, pieces=pieces)
-        return stored
-
     def on(self, layer: str) -> "Stored":
         """The utterance in a layer."""
         return self.others.get(layer, self)
@@ -125,16 +117,6 @@ class Stored:
     def n_rows(self) -> int:
         """Rows in the store: the frames, or 1 in a pooled view."""
         return sum(stop - first for _, first, stop in self.pieces)
-
-
-# What an entry need not say.
-UNSAID: Mapping[str, Any] = {
-    "native_rate_hz": 0,
-    "flags": None,
-    "ctc_text": None,
-    "others": MappingProxyType({}),
-    "excerpt": "",
-}
 
 
 @dataclass(frozen=True)
@@ -455,16 +437,15 @@ class FeatureStore:
         for start in range(0, len(names), BATCH):
             batch = names[start : start + BATCH]
             paths = {name: self.path / f"{name}.json" for name in batch if f"{name}.json" in files}
-            contents: dict[str, bytes | OSError] = {}
-            if isinstance(self.path, RemotePath):
-                contents = dict(zip(paths, read_all([*paths.values()]), strict=True))
+            plain = [path for path in paths.values() if is_plain(files[path.name])]
+            contents = dict(zip(plain, contents_of(plain), strict=True))
             for name in batch:
                 path = paths.get(name)
                 if path is None:
                     yield None
                     continue
                 try:
-                    index = checked_index(read_json(path, contents.get(name)), path, self.layers)
+                    index = checked_index(read_json(path, contents.get(path)), path, self.layers)
                 except UnreadError:
                     raise
                 except ProbeError:
@@ -530,7 +511,7 @@ class FeatureStore:
                 item["flags"] = tuple(item["flags"])
             if "ctc_text" in item:
                 item["ctc_text"] = parts[-1]["utterances"][position].get("ctc_text")
-            stored = Stored.of_entry(item, _pieces(places, "", position))
+            stored = Stored(**item, pieces=_pieces(places, "", position))
             if frames:
                 on = {
                     layer: replace(stored, n_frames=n, pieces=_pieces(places, layer, position))
