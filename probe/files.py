@@ -305,9 +305,9 @@ def read_json(path: Path, content: bytes | OSError | None = None) -> dict[str, A
     try:
         if isinstance(content, OSError):
             raise content
-        if content is None and not isinstance(path, RemotePath):  # where it is one request
-            if not is_plain(path.stat()):
-                raise ValueError(f"no plain file of at most {LARGEST_JSON} bytes")
+        is_local = not isinstance(path, RemotePath)  # there, each question is a request
+        if content is None and is_local and not is_plain(path.stat()):
+            raise ValueError(f"no plain file of at most {LARGEST_JSON} bytes")
         value = json.loads((path.read_bytes() if content is None else content).decode())
         if not isinstance(value, dict) or value.pop("checksum", None) != sha256_of_json(value):
             raise ValueError("its entries do not have its checksum")

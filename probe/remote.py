@@ -330,13 +330,19 @@ class RangeReader(io.RawIOBase):
         n_requests, n_bytes: made and received so far.
     """
 
-    def __init__(self, path: RemotePath) -> None:
+    def __init__(self, path: RemotePath, content: bytes | None = None) -> None:
+        """Ask for the size.
+
+        Args:
+            content: the whole object, where it was fetched before; then nothing is asked.
+        """
         self.path = path
         self.error: OSError | None = None
         self.n_requests = self.n_bytes = 0
-        self._size = path.stat().st_size
+        self._size = path.stat().st_size if content is None else len(content)
         self._position = 0
-        self._pieces: dict[int, bytes] = {}  # first byte -> bytes that `fetch` keeps
+        # First byte -> bytes that `fetch` keeps.
+        self._pieces: dict[int, bytes] = {} if content is None else {0: content}
         self._block = functools.lru_cache(MOST_BLOCKS)(self._fetched_block)
 
     def readable(self) -> bool:
