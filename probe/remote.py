@@ -298,18 +298,19 @@ class RemoteFolders:
         self._names: dict[Path, set[str]] = {}
 
     def has_file(self, path: Path) -> bool:
-        """Whether there is such an object; always where a file system has no listings (HTTP).
+        """Whether there is such an object. HTTP has no listings: there, all but the first files of
+        a folder are taken to be there.
 
         Raises:
             OSError: the server does not say it.
         """
         assert isinstance(path, RemotePath)
-        if path.scheme in ("http", "https"):
-            return True
         folder = path.parent
         self._n_asked[folder] = self._n_asked.get(folder, 0) + 1
         if self._n_asked[folder] <= FEW_FILES:
             return path.is_file()
+        if path.scheme in ("http", "https"):
+            return True
         if folder not in self._names:
             try:
                 entries = path.parent.entries()
