@@ -384,21 +384,19 @@ def tasks(name: str | None, form: str) -> None:
     Example:
       probe tasks superb-ks
     """
-    from probe.evaluation.tasks import open_task
-    from probe.protocols import NOT_OFFERED, ready_tasks
+    from probe.protocols import NOT_OFFERED, ready_summaries
 
     if name:
+        from probe.evaluation.tasks import open_task
+
         _print_task(open_task(name), form)
         return
-    opened = list(map(open_task, ready_tasks()))
+    summaries = ready_summaries()
     if form == "json":
-        print_json(
-            [{"task": t.name, "kind": t.kind.name, "description": t.description} for t in opened]
-        )
+        print_json(summaries)
         return
-    print_table(
-        ["task", "kind", "description"], [[t.name, t.kind.name, t.description] for t in opened]
-    )
+    columns = ["task", "kind", "description"]
+    print_table(columns, [[item[column] for column in columns] for item in summaries])
     for task, reason in NOT_OFFERED.items():
         click.echo(f"{task} is not offered: {reason}.", err=True)
 

@@ -16,7 +16,6 @@ import json
 import logging
 import os
 import queue
-import resource
 import signal
 import subprocess
 import sys
@@ -290,6 +289,8 @@ class _Child:
 
 def main() -> None:
     """Decode in the child process whatever the connection asks for, until it closes."""
+    import resource  # POSIX only, and this module is imported on every system
+
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C and ends this process
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     with contextlib.suppress(OSError):  # if memory runs out, lose one utterance and not the run
