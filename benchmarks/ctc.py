@@ -2,7 +2,8 @@
 `probe.CTCProbe` does.
 
     python benchmarks/ctc.py [--head linear|mlp|bilstm] [--layers 13] [--dim 768] [--utterances 64]
-    [--epochs 4] [--rounds 3] python benchmarks/ctc.py --head bilstm --rates 3e-3 [--hidden 128]
+    [--epochs 4] [--rounds 3] [--device cuda] [--to record.json]
+    python benchmarks/ctc.py --head bilstm --rates 3e-3 [--hidden 128]
     [--lstm-layers 1] python benchmarks/ctc.py --step --rates 3e-3 [--hidden 128] [--frames 150]
     [--to record.json]
 
@@ -36,6 +37,7 @@ from probe.heads.ctc.ctc_probe import CTCProbe, CTCTraining
 from probe.heads.ctc.loss import Scratch, Targets, loss_and_gradient
 from probe.heads.ctc.modules import CTCHead, HeadSettings
 from probe.heads.ctc.stacked import stacked_logits
+from probe.models.encoder import device_name
 
 Problem = tuple[list[tuple[str, list[np.ndarray], list[np.ndarray]]], list[str], list[str]]
 SYMBOLS = " abcdefghijklmnopqrstuvwxyz'."
@@ -91,6 +93,7 @@ def new_probe(options: argparse.Namespace) -> CTCProbe:
     return CTCProbe(
         HeadSettings(options.head, hidden=options.hidden, n_layers=options.lstm_layers),
         CTCTraining(options.rates, epochs=options.epochs, batch_size=options.batch),
+        device=options.device,
     )
 
 
@@ -264,6 +267,12 @@ def report_steps(record: dict[str, Any]) -> None:
         )
 
 
+def write(record: dict[str, Any], path: Path | None) -> None:
+    """Writes a record as JSON, if a file is named."""
+    if path:
+        path.write_text(json.dumps(record, indent=1, default=str) + "\n")
+
+
 def compare(seconds: dict[str, list[float]]) -> None:
     """Prints medians of interleaved rounds, and the ratio of the second way to the first."""
     print("| way | median s | all rounds, s |\n|---|---|---|")
@@ -315,14 +324,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--lstm-layers", type=int, default=1, choices=[1, 2], help="layers of a BiLSTM"
     )
     parser.add_argument("--step", action="store_true", help="one step of BiLSTM heads")
-    parser.add_argument("--to", type=Path, help="file of the record of a step")
+    parser.add_argument("--device", default="cpu", help="where heads are trained (not --step)")
+    parser.add_argument("--no-memory", action="store_true", help="do not measure peak memory")
+    parser.add_argument("--to", type=Path, help="file of a JSON record")
     options = parser.parse_args(arguments)
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads; {vars(options)}\n")
     if options.step:
         record = measure_steps(options)
         report_steps(record)
-        if options.to:
-            options.to.write_text(json.dumps(record, indent=1, default=str) + "\n")
+        write(record, options.to)
         return
     whole: dict[str, list[float]] = {way: [] for way in WAYS}
     if options.loss:
@@ -355,8 +365,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(
         f"equal searches: {equal} of {options.layers} layers; dev CER differs by {differ:.4f} at most"
     )
+    record = {
+        "benchmark": "ctc",
+        "options": vars(options),
+        "device": device_name(torch.device(options.device)),
+        "packages": package_versions(),
+        "seconds": whole,
+        "epoch_seconds": epoch,
+        "equal_searches": equal,
+        "largest_difference_of_dev_cer": differ,
+    }
+    write(record, options.to)
     context = multiprocessing.get_context("spawn")
-    for way in WAYS:
+    for way in () if options.no_memory else WAYS:
         with context.Pool(1) as pool:
             before, peak = pool.apply(peak_bytes, (way, options))
         print(

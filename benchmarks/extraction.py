@@ -1,7 +1,7 @@
 """How fast features are extracted, beside what people write today. One command, several minutes:
 
     python benchmarks/extraction.py [--model random:facebook/wav2vec2-base] [--utterances 48]
-    [--rounds 5] [--gpu] [--to FILE]
+    [--rounds 5] [--device cuda] [--ways "one by one;probe bf16"] [--to FILE]
 
 The peaks of matrix products are measured first. Utterances of 1.5 to 33 s, distributed like
 LibriSpeech's dev-clean, hold noise: speed does not depend on what is said. Their order was drawn
@@ -15,6 +15,8 @@ process of its own.
     one by one, bf16        ``model.bfloat16()``, nothing written
     padded 8, gzip          transformers in batches of 8 in file order, padded, with attention mask, written as above
     padded 16 sorted, bf16  the usual way on a GPU: sorted by length, bf16, nothing written
+    reference               ``--implementation reference``, nothing written: the first way for Whisper, whose input transformers'
+                            module does not take in other batches (--ways "reference;probe fp32, nothing written")
     probe fp32, bf16 ...    `probe.extract` as it is, shards written and synced; ``encode`` alone where it says nothing written
 """
 
@@ -39,8 +41,9 @@ import torch
 import torch.nn.functional as F
 
 import probe
-from probe.environment import package_versions, processor
+from probe.environment import package_versions
 from probe.extraction.settings import Running, Storing
+from probe.models.encoder import Encoder, device_name, pieces_of
 from probe.models.packed.products import Product, can_pack
 from probe.models.reference import TransformersEncoder
 
@@ -73,13 +76,14 @@ def write_corpus(folder: Path, seconds: Sequence[float]) -> Path:
 
 
 def peaks(device: torch.device) -> dict[str, float]:
-    """GFLOP/s of a product of the size of a feed-forward layer: through ``F.linear`` and, on a CPU,
-    oneDNN's reordered weights.
+    """GFLOP/s of a product of the size of a feed-forward layer, or of one that fills a GPU: through
+    ``F.linear`` and, on a CPU, oneDNN's reordered weights.
     """
     found = {}
-    weight = torch.randn(3072, 768, device=device)
+    n_rows, n_in, n_out = (8192, 8192, 8192) if device.type == "cuda" else (2048, 768, 3072)
+    weight = torch.randn(n_out, n_in, device=device)
     for dtype in (torch.float32, torch.bfloat16):
-        rows = torch.randn(2048, 768, device=device).to(dtype)
+        rows = torch.randn(n_rows, n_in, device=device).to(dtype)
         typed = weight.to(dtype)
         ways: dict[str, Callable[[], Any]] = {
             "linear": lambda rows=rows, typed=typed: F.linear(rows, typed)
@@ -89,16 +93,20 @@ def peaks(device: torch.device) -> dict[str, float]:
             ways["oneDNN"] = lambda rows=rows, product=product: product(rows)
         for name, way in ways.items():
             found[f"{str(dtype).removeprefix('torch.')} {name}"] = max(
-                2 * 2048 * 768 * 3072 / 1e9 / timed(way, device) for _ in range(20)
+                2 * n_rows * n_in * n_out / 1e9 / timed(way, device) for _ in range(20)
             )
     return found
 
 
 def flops(model: Any, n_samples: int) -> float:
-    """Multiplications and additions of a forward pass over one utterance, counted from the shapes
-    of the weights.
+    """Multiplications and additions of transformers' forward pass over one utterance, counted from
+    the shapes of the weights.
     """
     config, total, length = model.config, 0.0, n_samples
+    if config.model_type == "whisper":  # 30 s, whatever is in them
+        dim, length = config.d_model, config.max_source_positions
+        total = 2.0 * 3 * length * dim * (2 * config.num_mel_bins + dim)
+        return total + config.encoder_layers * block_flops(length, dim, config.encoder_ffn_dim)
     before = 1
     for width, kernel, stride in zip(
         config.conv_dim, config.conv_kernel, config.conv_stride, strict=True
@@ -111,8 +119,12 @@ def flops(model: Any, n_samples: int) -> float:
     for module in model.encoder.pos_conv_embed.modules():
         if isinstance(module, torch.nn.Conv1d):
             total += 2.0 * length * dim * module.in_channels / module.groups * module.kernel_size[0]
-    layer = 4 * dim * dim + 2 * dim * config.intermediate_size
-    return total + config.num_hidden_layers * (2.0 * length * layer + 4.0 * length * length * dim)
+    return total + config.num_hidden_layers * block_flops(length, dim, config.intermediate_size)
+
+
+def block_flops(length: int, dim: int, inner: int) -> float:
+    """The same of one transformer block over ``length`` frames."""
+    return 2.0 * length * (4 * dim * dim + 2 * dim * inner) + 4.0 * length * length * dim
 
 
 def timed(work: Callable[[], Any], device: torch.device) -> float:
@@ -141,11 +153,11 @@ class Ways:
             "one by one": lambda: self.by_transformers(1, torch.float32),
             "one by one, bf16": lambda: self.by_transformers(1, torch.bfloat16),
             "padded 8, gzip": lambda: self.by_transformers(8, torch.float32, writing=True),
-        }
-        if self.device.type == "cuda":
-            self.all["padded 16 sorted, bf16"] = lambda: self.by_transformers(
+            "reference": lambda: self.encode(self.reference),
+            "padded 16 sorted, bf16": lambda: self.by_transformers(
                 16, torch.bfloat16, in_order=False
-            )
+            ),
+        }
         for precision in (
             ("fp32", "bf16") if self.device.type == "cpu" else ("fp32", "tf32", "bf16")
         ):
@@ -156,7 +168,7 @@ class Ways:
                 precision, "meanstd"
             )
             self.all[f"probe {precision}, nothing written"] = lambda precision=precision: (
-                self.encode(precision)
+                self.encode(self.packed(precision))
             )
 
     def packed(self, precision: str) -> Any:
@@ -227,14 +239,13 @@ class Ways:
             running=Running(check=False),
         )
 
-    def encode(self, precision: str) -> None:
-        """The packed forward alone."""
-        encoder = self.packed(precision)
+    def encode(self, encoder: Encoder) -> None:
+        """The forward pass alone."""
         waves = [
             torch.from_numpy(soundfile.read(path, dtype="float32")[0]).to(self.device)
             for path in self.paths
         ]
-        for _ in encoder.pieces(waves, list(encoder.info.layers)):
+        for _ in pieces_of(encoder, waves, list(encoder.info.layers)):
             pass
 
     def errors(self, precision: str, n: int = 6) -> dict[str, float]:
@@ -308,10 +319,9 @@ def main() -> None:
     parser.add_argument("--model", default="random:facebook/wav2vec2-base")
     parser.add_argument("--utterances", type=int, default=48)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument(
-        "--gpu", action="store_true", help="On CUDA, beside padded sorted batches of 16 in bf16."
-    )
+    parser.add_argument("--device", default="cpu")
     parser.add_argument("--ways", help="Names joined by ;. All where left out.")
+    parser.add_argument("--no-memory", action="store_true", help="Do not measure peak memory.")
     parser.add_argument("--to", type=Path, help="Also write a JSON record here.")
     parser.add_argument("--only", help=argparse.SUPPRESS)
     chosen = parser.parse_args()
@@ -320,7 +330,7 @@ def main() -> None:
         folder = Path(temporary)
         (folder / "audio").mkdir()
         manifest = write_corpus(folder / "audio", seconds)
-        ways = Ways(chosen.model, "cuda" if chosen.gpu else "cpu", manifest, folder)
+        ways = Ways(chosen.model, chosen.device, manifest, folder)
         if chosen.only:
             Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
             before = resident_mb("VmRSS")
@@ -337,16 +347,16 @@ def main() -> None:
         chosen.model,
         "--utterances",
         str(chosen.utterances),
-        *(["--gpu"] if chosen.gpu else []),
+        *("--device", chosen.device),
     ]
-    memory = {name: peak_mb(arguments, name) for name in names}
+    memory = {} if chosen.no_memory else {name: peak_mb(arguments, name) for name in names}
     record = {
         "benchmark": "extraction",
         "model": chosen.model,
         "utterances": len(seconds),
         "audio_s": round(sum(seconds), 1),
         "gflop": round(work, 1),
-        "device": torch.cuda.get_device_name() if ways.device.type == "cuda" else processor(),
+        "device": device_name(ways.device),
         "threads": torch.get_num_threads(),
         "system": platform.platform(terse=True),
         "packages": package_versions(),
@@ -394,7 +404,7 @@ def report(record: dict[str, Any], names: Sequence[str]) -> None:
             spread(ratio),
             spread(cpu_ratio),
             f"{statistics.median(share):.0f} %",
-            f"{record['peak_mb'][name]:.0f}",
+            f"{record['peak_mb'][name]:.0f}" if record["peak_mb"] else "",
         ]
         print(f"| {name} | {' | '.join(cells)} |")
     print()

@@ -1,7 +1,7 @@
 """How fast probes are trained, beside scikit-learn, as time to an equal objective. One command:
 
-    python benchmarks/probes.py [--rounds 5] [--only frames] [--layers 13] [--device cuda] [--tols
-    1e-4 1e-5] [--to FILE]
+    python benchmarks/probes.py [--rounds 5] [--only frames] [--layers 13] [--rows 50000] [--device cuda]
+    [--tols 1e-4 1e-5] [--no-memory] [--to FILE]
 
     pooled   ``--layers`` layers of 768, 10,000 rows, 100 classes, 5 strengths
     frames   one layer of 768, 200,000 rows, 40 classes, 3 strengths
@@ -32,12 +32,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from joblib import Parallel, delayed
 from sklearn.linear_model import LogisticRegression
 
-from probe.environment import package_versions, processor
+from probe.environment import package_versions
 from probe.heads.linear.linear_probe import Solving, fit_strengths
 from probe.heads.linear.rows import Standardizer
+from probe.models.encoder import device_name
 
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 SIZES = {"pooled": (10_000, 768, 100, STRENGTHS), "frames": (200_000, 768, 40, STRENGTHS[1:4])}
@@ -264,6 +266,8 @@ def main() -> None:
         help="Only print the bytes that one fit takes (for itself).",
     )
     parser.add_argument("--only", choices=list(SIZES))
+    parser.add_argument("--rows", type=int, help="Fewer rows than a part has.")
+    parser.add_argument("--no-memory", action="store_true", help="Do not measure peak memory.")
     parser.add_argument("--to", type=Path, help="Also write a JSON record here.")
     chosen = parser.parse_args()
     if chosen.peak_of:
@@ -271,11 +275,12 @@ def main() -> None:
         return
     record: dict[str, Any] = {
         "benchmark": "probes",
-        "device": processor(),
+        "device": device_name(torch.device(chosen.device)),
         "system": platform.platform(terse=True),
     }
     record |= {"packages": package_versions(), "tols": chosen.tols}
-    for name in [chosen.only] if chosen.only else SIZES:
+    for name in [chosen.only] if chosen.only else list(SIZES):
+        SIZES[name] = (chosen.rows or SIZES[name][0], *SIZES[name][1:])
         record[name] = compared(
             name,
             chosen.layers if name == "pooled" else 1,
@@ -283,7 +288,8 @@ def main() -> None:
             chosen.tols,
             chosen.device,
         )
-        record[name]["peak_bytes"] = peaks(name, chosen.device)
+        if not chosen.no_memory:
+            record[name]["peak_bytes"] = peaks(name, chosen.device)
     if chosen.to:
         chosen.to.write_text(json.dumps(record | {"load": os.getloadavg()[0]}, indent=1) + "\n")
 

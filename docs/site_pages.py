@@ -10,6 +10,7 @@ from typing import Any
 
 from click.testing import CliRunner
 from mkdocs.structure.files import File, Files
+from nbconvert import MarkdownExporter
 
 import probe
 from probe.cli import cli
@@ -18,6 +19,9 @@ ROOT = Path(__file__).resolve().parent.parent
 PAGES = {
     "tasks/README.md": "tasks.md",
     "results/README.md": "results.md",
+    "examples/own_model.ipynb": "own_model.md",
+    "examples/robustness.ipynb": "robustness_figure.md",
+    "examples/own_labels.ipynb": "own_labels.md",
     "CONTRIBUTING.md": "contributing.md",
     "CHANGELOG.md": "changelog.md",
     "SECURITY.md": "security.md",
@@ -32,8 +36,10 @@ def on_files(files: Files, config: Any) -> Files:
     for source, page in PAGES.items():
         if page == "index.md":
             continue
-        text = (ROOT / source).read_text(encoding="utf-8")
+        text, drawn = page_of(source)
         files.append(File.generated(config, page, content=text))
+        for name, picture in drawn.items():
+            files.append(File.generated(config, name, content=picture))
         for target in pictures(source, text):
             if files.get_file_from_path(target) is None:
                 files.append(File.generated(config, target, abs_src_path=str(ROOT / target)))
@@ -43,6 +49,16 @@ def on_files(files: Files, config: Any) -> Files:
     files.append(File.generated(config, "api.md", content=api))
     files.append(File.generated(config, "commands.md", content=commands()))
     return files
+
+
+def page_of(source: str) -> tuple[str, dict[str, bytes]]:
+    """The Markdown of a page or a notebook, and the pictures in the outputs of a notebook."""
+    path = ROOT / source
+    if path.suffix != ".ipynb":
+        return path.read_text(encoding="utf-8"), {}
+    resources = {"unique_key": path.stem, "output_files_dir": ""}
+    text, made = MarkdownExporter().from_filename(str(path), resources=resources)
+    return text, {f"{path.parent.name}/{name}": data for name, data in made["outputs"].items()}
 
 
 def commands() -> str:

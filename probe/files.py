@@ -10,14 +10,16 @@ import secrets
 import shutil
 import stat
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from probe.errors import ProbeError, UnreadError
+from probe.remote import RemotePath, read_all
 
 BLOCK_BYTES = 1 << 20
 LARGEST_JSON = 1 << 28
+UNLIMITED = 1 << 62  # bytes
 # Half of a surrogate pair is no character and has no UTF-8; JSON may hold it, escaped or not.
 HALF_CHARACTER = re.compile(rb"\\u[dD][89a-fA-F]|\xed[\xa0-\xbf]")
 LONGEST_NAME = 60  # three of them and more make a file's name, which may have 255 bytes
@@ -28,13 +30,16 @@ def write_atomically(path: Path, data: bytes) -> None:
 
     Plain ``os.write`` to a temporary name of this process, fsync, rename, fsync of the folder: a
     full disk is an ``OSError`` here and leaves what was there before. A link is followed; a device
-    or a pipe, which a file would replace, is refused.
+    or a pipe, which a file would replace, is refused. A remote object is one request.
 
     Raises:
         OSError: as the operating system reports it, with the bytes that were to be written; the
             temporary file is removed.
         ProbeError: ``path`` is a folder, a device, a pipe or a socket.
     """
+    if isinstance(path, RemotePath):
+        path.write(data)
+        return
     if path.is_symlink():
         path = path.resolve()
     if not path.name or (path.exists() and not path.is_file()):
@@ -63,12 +68,16 @@ def _write_and_rename(path: Path, data: bytes) -> None:
 
 
 def write_new(path: Path, data: bytes) -> None:
-    """Create a file that does not exist yet, write it and wait until it is on the disk.
+    """Create a file that does not exist yet, write it and wait until it is on the disk; for a
+    remote object see `probe.remote.RemotePath.write`.
 
     Raises:
         FileExistsError: it exists, and stays as it is.
         OSError: as the operating system reports it; the file is removed.
     """
+    if isinstance(path, RemotePath):
+        path.write(data, create=True)
+        return
     try:
         # A signal may come while it is made.
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
@@ -87,7 +96,9 @@ def write_new(path: Path, data: bytes) -> None:
 
 
 def free_bytes(path: Path) -> int:
-    """Room on the disk where ``path`` is, or would be."""
+    """Room on the disk where ``path`` is, or would be; `UNLIMITED` for a remote place."""
+    if isinstance(path, RemotePath):
+        return UNLIMITED
     return shutil.disk_usage(_nearest(path.resolve())).free
 
 
@@ -105,6 +116,11 @@ def require_writable(folder: Path) -> None:
         ProbeError: no file can be written.
     """
     try:
+        if isinstance(folder, RemotePath):
+            trial = temporary_name(folder / "trial")
+            write_new(trial, b"x")
+            trial.unlink()
+            return
         with tempfile.TemporaryFile(dir=_nearest(folder)) as file:
             file.write(b"x")
             file.flush()
@@ -155,6 +171,44 @@ def files_named(folder: Path, pattern: str) -> list[Path]:
     return sorted(path for path in folder.iterdir() if fnmatch.fnmatchcase(path.name, pattern))
 
 
+def statuses_in(folder: Path) -> dict[str, os.stat_result]:
+    """Name -> status of what is in a folder, by one listing.
+
+    Raises:
+        OSError: the folder cannot be listed.
+    """
+    if isinstance(folder, RemotePath):
+        return folder.entries()
+    statuses = {}
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            with contextlib.suppress(FileNotFoundError):  # it was removed meanwhile
+                statuses[entry.name] = entry.stat()
+    return statuses
+
+
+def is_plain(status: os.stat_result) -> bool:
+    """Whether a file can hold JSON: a regular one of at most `LARGEST_JSON` bytes."""
+    return stat.S_ISREG(status.st_mode) and status.st_size <= LARGEST_JSON
+
+
+def contents_of(paths: Sequence[Path]) -> list[bytes | OSError]:
+    """The content of small files in one folder, those of a remote one at the same time; for one
+    that cannot be read, the reason.
+    """
+    remote = [path for path in paths if isinstance(path, RemotePath)]
+    if len(remote) == len(paths):
+        return read_all(remote)
+    contents: list[bytes | OSError] = []
+    for path in paths:
+        try:
+            with open(path, "rb", buffering=0) as file:  # noqa: PTH123 - takes half as long
+                contents.append(file.read())
+        except OSError as error:
+            contents.append(error)
+    return contents
+
+
 def sha256_of_file(path: Path) -> str:
     """Hex sha256 of a file's bytes, read by blocks.
 
@@ -177,6 +231,8 @@ def canonical_json(value: Any) -> str:
 
 def path_text(path: Path) -> str:
     r"""A path as UTF-8; bytes of it that are not become escapes such as ``\xe9``."""
+    if isinstance(path, RemotePath):
+        return str(path)
     return os.fsencode(path).decode(errors="backslashreplace")
 
 
@@ -236,18 +292,23 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
     write_atomically(path, (json.dumps(sealed, ensure_ascii=False, indent=1) + "\n").encode())
 
 
-def read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path, content: bytes | OSError | None = None) -> dict[str, Any]:
     """The object that `write_json` wrote.
+
+    Args:
+        content: of the file, or why it cannot be read, where that is known already.
 
     Raises:
         ProbeError: not there, not readable as JSON, or without the checksum of its entries.
         UnreadError: the operating system does not let it be read.
     """
     try:
-        status = path.stat()
-        if not stat.S_ISREG(status.st_mode) or status.st_size > LARGEST_JSON:
+        if isinstance(content, OSError):
+            raise content
+        is_local = not isinstance(path, RemotePath)  # there, each question is a request
+        if content is None and is_local and not is_plain(path.stat()):
             raise ValueError(f"no plain file of at most {LARGEST_JSON} bytes")
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads((path.read_bytes() if content is None else content).decode())
         if not isinstance(value, dict) or value.pop("checksum", None) != sha256_of_json(value):
             raise ValueError("its entries do not have its checksum")
         return value

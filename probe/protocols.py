@@ -68,6 +68,21 @@ def ready_tasks() -> dict[str, Path]:
     return {path.stem: path for path in sorted(task_folder().glob("*.toml"))}
 
 
+def ready_summaries() -> list[dict[str, str]]:
+    """The ``task``, ``kind`` and ``description`` of every ready task, as its file says them. No
+    kind is imported: all of them together take seconds.
+    """
+    files = {name: tomllib.loads(path.read_text("utf-8")) for name, path in ready_tasks().items()}
+    return [
+        {
+            "task": file.get("name") or name,
+            "kind": file["kind"],
+            "description": file.get("description", ""),
+        }
+        for name, file in files.items()
+    ]
+
+
 @functools.cache
 def protocols() -> dict[str, Protocol]:
     """Name of a ready task -> its protocol, of those that have one."""

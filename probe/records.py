@@ -25,7 +25,6 @@ ranks for every metric) is written as `SAME` and 16 digits of that text's sha256
 
 import base64
 import copy
-import gc
 import gzip
 import hashlib
 import logging
@@ -41,6 +40,8 @@ import numpy as np
 from probe.brief import brief, figure
 from probe.errors import ProbeError
 from probe.files import canonical_json, json_value, path_text, sha256_of_file, write_atomically
+from probe.garbage import uncollected
+from probe.remote import as_path
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -451,7 +452,7 @@ def files_of(path: Path | str) -> list[Path]:
     Raises:
         ProbeError: nothing there, or a file both plain and compressed.
     """
-    path = Path(path)
+    path = as_path(path)
     files = [path]
     if path.is_dir():
         folders = [path, *sorted(path.glob(f"{SEED_FOLDER}[0-9]*/"))]
@@ -554,18 +555,13 @@ def read_records(*paths: Path | str) -> "pd.DataFrame":
             has another type than `Record`'s, or a whole number has more than 64 bits.
     """
     files = {file.resolve(): file for path in paths for file in files_of(path)}
-    collects = gc.isenabled()
-    gc.disable()  # it would walk millions of new objects that are all kept: a third of the time
-    try:
+    with uncollected():
         columns: dict[str, list[Any]] = {name: [] for name in (*NAMES, "file")}
         for file, part in readable(files.values(), lambda file: _columns(_values(file))):
             for name, column in part.items():
                 columns[name].extend(column)
             columns["file"].extend([path_text(file)] * len(part["format"]))
         return _frame(columns)
-    finally:
-        if collects:
-            gc.enable()
 
 
 def readable(

@@ -17,7 +17,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # several processes of tests shar
 import huggingface_hub.constants
 import pytest
 import torch
-from small_models import FAMILIES, REFERENCE_FAMILIES, write_checkpoint
+from small_models import FAMILIES, OTHER_FAMILIES, write_checkpoint
 from tones import write_tones
 
 from probe import cli
@@ -50,8 +50,8 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.fixture(scope="session")
 def others(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """The same of the families without one."""
-    return _checkpoints(tmp_path_factory, REFERENCE_FAMILIES)
+    """The same of Whisper and the families without one."""
+    return _checkpoints(tmp_path_factory, OTHER_FAMILIES)
 
 
 def _checkpoints(

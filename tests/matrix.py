@@ -1,5 +1,5 @@
-"""The matrix of docs/models.md: how nearly every family is what it should be, measured by the tests
-that hold its bounds.
+"""The matrix of docs/certificate.md: how nearly every family is what it should be, measured by the
+tests that hold its bounds.
 """
 
 import os
@@ -13,7 +13,7 @@ from probe.models import check_frames
 from probe.models.certificate import Finding
 from probe.models.encoder import CTC, Encoder
 
-MODELS_PAGE = Path(__file__).resolve().parent.parent / "docs" / "models.md"
+MODELS_PAGE = Path(__file__).resolve().parent.parent / "docs" / "certificate.md"
 MARK = "<!-- matrix -->"
 # Relative L2 of a layer, and the largest error of a value over the layer's rms: against the
 # original code, and in batches.

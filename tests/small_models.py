@@ -48,7 +48,7 @@ FAMILIES: dict[str, tuple[type, dict[str, Any]]] = {
 }
 CONFORMER = {"feat_extract_norm": "layer", "conv_bias": True, "conv_depthwise_kernel_size": 7}
 # Computed by transformers' own forward alone.
-REFERENCE_FAMILIES: dict[str, tuple[type, dict[str, Any]]] = {
+OTHER_FAMILIES: dict[str, tuple[type, dict[str, Any]]] = {
     "wav2vec2-conformer relative": (
         transformers.Wav2Vec2ConformerConfig,
         CONFORMER | {"position_embeddings_type": "relative"},
@@ -89,7 +89,7 @@ EXTRACTORS = {
 
 def write_checkpoint(family: str, folder: Path) -> None:
     """Writes a checkpoint with its preprocessor as ``save_pretrained`` does."""
-    config_class, settings = (FAMILIES | REFERENCE_FAMILIES)[family]
+    config_class, settings = (FAMILIES | OTHER_FAMILIES)[family]
     torch.manual_seed(7)
     sizes = {} if family == "whisper" else SIZES
     model = transformers.AutoModel.from_config(config_class(**sizes | settings))

@@ -1,6 +1,7 @@
 """The benchmarks run, on a small model; what they measure is not looked at here."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -121,3 +122,23 @@ def test_tables_and_a_report_of_drawn_records_are_measured(
         and all(command["bytes"] for command in commands)
     )
     assert (tmp_path / "report.html").stat().st_size < 200_000
+
+
+@pytest.mark.nightly
+def test_the_script_for_gpus_runs_through_on_a_cpu(tmp_path: Path) -> None:
+    line = ["bash", str(FOLDER / "gpu.sh"), str(tmp_path / "gpu.json"), "--dry"]
+    environment = {**os.environ, "PYTHON": sys.executable}
+    done = subprocess.run(line, capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    record = json.loads((tmp_path / "gpu.json").read_text())
+    assert {name: step["exit_code"] for name, step in record["steps"].items()} == dict.fromkeys(
+        ("tests", "base", "large", "probes", "ctc", "disk"), 0
+    )
+    for size in ("base", "large"):
+        ways = record[size]["summary"]
+        assert len(ways) == 4
+        assert all(
+            item["share_of_peak"] > 0 and item["ratio_to_padded"] > 0 for item in ways.values()
+        )
+    assert record["probes"]["frames"]["rows"] == 2000
+    assert record["ctc"]["epoch_seconds"].keys() == {"together", "one at a time"}

@@ -18,6 +18,7 @@ from probe.protocols import ready_tasks
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 INDEX = (ROOT / "docs" / "index.md").read_text(encoding="utf-8")
+DECISIONS = (ROOT / "docs" / "decisions.md").read_text(encoding="utf-8")
 PYTHON = (ROOT / "docs" / "python.md").read_text(encoding="utf-8")
 PAGES = [
     *ROOT.glob("*.md"),
@@ -34,7 +35,21 @@ def test_every_command_is_in_the_index() -> None:
 
 def test_the_index_links_every_page() -> None:
     pages = {page.name for page in ROOT.glob("docs/*.md")} - {"index.md"}
-    assert pages <= set(re.findall(r"\]\(([\w-]+\.md)", INDEX))
+    assert pages <= set(re.findall(r"\]\(([\w-]+\.md)", INDEX + DECISIONS))
+
+
+def test_every_decision_has_a_number_a_date_and_a_row_in_the_index() -> None:
+    listed = re.findall(
+        r"^\| (\d+) \| 20\d\d-\d\d-\d\d \| \[(.+)\]\((.+)\) \|$", DECISIONS, re.MULTILINE
+    )
+    assert [int(number) for number, *_ in listed] == [*range(1, len(listed) + 1)]
+    written = set()
+    for page in ROOT.glob("docs/decisions-*.md"):
+        for number, title in re.findall(
+            r"^## (\d+)\. (.+)$", page.read_text("utf-8"), re.MULTILINE
+        ):
+            written.add((number, title, page.name))
+    assert written == set(listed)
 
 
 def test_the_readme_is_short() -> None:
@@ -68,19 +83,25 @@ def test_the_python_example_runs(
     assert len(names["classifier"].classes_) == 3
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/tutorial.md"])
-def test_every_command_line_of_a_page_is_understood(page: str) -> None:
-    text = (ROOT / page).read_text(encoding="utf-8")
-    blocks = re.findall(r"```sh\n(.*?)```", text, flags=re.DOTALL)
-    lines = [
-        line
-        for block in blocks
-        for line in block.replace("\\\n", " ").splitlines()
-        if line.startswith("probe ")
-    ]
-    assert len(lines) >= 3
-    for line in lines:
-        name, *arguments = shlex.split(line.partition(" > ")[0], comments=True)[1:]
+def command_lines(page: Path) -> list[str]:
+    """The lines of a page's code blocks, fenced or indented, that call `probe`."""
+    text = page.read_text(encoding="utf-8")
+    blocks = re.findall(r"^```sh\n(.*?)^```", text, flags=re.DOTALL | re.MULTILINE)
+    blocks += re.findall(r"(?:^    .*\n)+", text, flags=re.MULTILINE)
+    lines = [line.strip() for block in blocks for line in block.replace("\\\n", " ").splitlines()]
+    return [line for line in lines if line.startswith("probe ")]
+
+
+def test_pages_hold_command_lines() -> None:
+    assert sum(len(command_lines(page)) for page in PAGES) > 40
+    assert all(len(command_lines(ROOT / page)) >= 3 for page in ("README.md", "docs/tutorial.md"))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_command_line_of_a_page_is_understood(page: Path) -> None:
+    for line in command_lines(page):
+        command = re.split(r" [>|#] ?", line)[0]
+        name, *arguments = shlex.split(command)[1:]
         cli.commands[name].make_context(name, list(arguments))
 
 
@@ -103,8 +124,9 @@ def test_the_commands_of_the_tutorial_run_one_after_the_other(tmp_path: Path) ->
 def test_the_tables_of_the_documentation_are_what_their_commands_print(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    page = (ROOT / "docs" / "tables.md").read_text(encoding="utf-8")
-    examples = re.findall(r"```sh\nprobe (table .*?)```\n\n```\n(.*?)```", page, flags=re.DOTALL)
+    pages = [ROOT / "docs" / name for name in ("tables.md", "published.md")]
+    text = "\n".join(page.read_text(encoding="utf-8") for page in pages)
+    examples = re.findall(r"```sh\nprobe (table .*?)```\n\n```\n(.*?)```", text, flags=re.DOTALL)
     assert len(examples) >= 2
     monkeypatch.chdir(ROOT)
     for command, shown in examples:

@@ -6,7 +6,7 @@ import functools
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import pytest
@@ -28,8 +28,8 @@ FLOORS = (
     ("models", "heads", "measures", "engines"),
     ("store", "records", "data"),
     ("files", "foreign_files", "model_names", "protocols", "environment"),
-    ("schema",),
-    ("errors", "version", "brief"),
+    ("schema", "remote"),
+    ("errors", "version", "brief", "garbage"),
 )
 FLOOR_OF = {room: len(FLOORS) - number for number, floor in enumerate(FLOORS) for room in floor}
 # Names handed out lazily, and the entry point.
@@ -43,7 +43,7 @@ FINDERS = (
 DOORS = {
     "av": {"data"},
     "datasets": {"data"},
-    "fsspec": {"data"},
+    "fsspec": {"data", "remote"},
     "h5py": {"store"},
     "huggingface_hub": {"models"},
     "jiwer": {"measures"},
@@ -290,9 +290,32 @@ run"""
     ],
 )
 def test_asking_for_help_loads_no_heavy_library(statement: str) -> None:
+    assert loaded(statement, HEAVY) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "heavy"),
+    [
+        (["tasks"], {*HEAVY} - {"pydantic"}),
+        (
+            ["table", "--from", "results/demo"],
+            {"torch", "transformers", "sklearn", "scipy.stats", "scipy.signal", "h5py"},
+        ),
+        (["status", "results/demo"], {"torch", "transformers", "sklearn", "scipy.stats"}),
+    ],
+)
+def test_a_quick_command_loads_nothing_that_takes_seconds(
+    words: list[str], heavy: set[str]
+) -> None:
+    assert loaded(f"{RUN}({['probe', *words]})", heavy) == []
+
+
+def loaded(statement: str, libraries: Collection[str]) -> list[str]:
+    """Which of the libraries a process has loaded after the statement."""
     script = f"""
 import atexit, sys
-atexit.register(lambda: print('loaded', *(set(sys.modules) & set({HEAVY})), file=sys.stderr))
+names = {sorted(libraries)}
+atexit.register(lambda: print('loaded', *(set(sys.modules) & set(names)), file=sys.stderr))
 """
     done = subprocess.run(
         [sys.executable, "-c", script + statement],
@@ -302,7 +325,9 @@ atexit.register(lambda: print('loaded', *(set(sys.modules) & set({HEAVY})), file
         timeout=60,
     )
     assert done.returncode == 0, done.stderr
-    assert done.stderr.splitlines()[-1].split() == ["loaded"]
+    first, *names = done.stderr.splitlines()[-1].split()
+    assert first == "loaded"
+    return names
 
 
 def test_what_probe_hands_out_is_there_and_its_list_is_whole() -> None:

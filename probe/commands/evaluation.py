@@ -11,6 +11,7 @@ from probe.commands.help import command, option
 from probe.commands.messages import say_held_warnings
 from probe.commands.options import (
     PATH,
+    PLACE,
     built,
     corpus_option,
     dry_run_option,
@@ -60,7 +61,7 @@ if TYPE_CHECKING:
 @models_options
 @split_corpus_options
 @features_option
-@option("--to", required=True, type=PATH, metavar="DIR", help="Folder of records.")
+@option("--to", required=True, type=PLACE, metavar="DIR", help="Folder of records, or its URL.")
 @stored_scope_options
 @training_options
 @shard_option
@@ -383,21 +384,19 @@ def tasks(name: str | None, form: str) -> None:
     Example:
       probe tasks superb-ks
     """
-    from probe.evaluation.tasks import open_task
-    from probe.protocols import NOT_OFFERED, ready_tasks
+    from probe.protocols import NOT_OFFERED, ready_summaries
 
     if name:
+        from probe.evaluation.tasks import open_task
+
         _print_task(open_task(name), form)
         return
-    opened = list(map(open_task, ready_tasks()))
+    summaries = ready_summaries()
     if form == "json":
-        print_json(
-            [{"task": t.name, "kind": t.kind.name, "description": t.description} for t in opened]
-        )
+        print_json(summaries)
         return
-    print_table(
-        ["task", "kind", "description"], [[t.name, t.kind.name, t.description] for t in opened]
-    )
+    columns = ["task", "kind", "description"]
+    print_table(columns, [[item[column] for column in columns] for item in summaries])
     for task, reason in NOT_OFFERED.items():
         click.echo(f"{task} is not offered: {reason}.", err=True)
 

@@ -11,6 +11,7 @@ import click
 from probe.commands.help import command, option
 from probe.commands.options import (
     PATH,
+    PLACE,
     STORAGE,
     audio_root_option,
     condition_options,
@@ -40,13 +41,19 @@ if TYPE_CHECKING:
     from probe.extraction.settings import Extracting
     from probe.model_names import ModelName
 
-store_argument = click.argument("store", type=PATH)
+store_argument = click.argument("store", type=PLACE)
 
 
 @command()
 @models_options
 @corpus_option
-@option("--to", required=True, type=PATH, metavar="DIR", help="Folder of all feature stores.")
+@option(
+    "--to",
+    required=True,
+    type=PLACE,
+    metavar="DIR",
+    help="Folder of all feature stores, or its URL.",
+)
 @extraction_options(
     option(
         "--view",
@@ -251,10 +258,11 @@ def verify(store: Path, form: str) -> None:
     """
     from tqdm import tqdm
 
+    from probe.store.feature_store import bytes_of_shards
     from probe.store.integrity import store_folders, verify_store
 
     folders = store_folders(store)
-    n_bytes = sum(path.stat().st_size for folder in folders for path in folder.glob("shard-*.h5"))
+    n_bytes = sum(map(bytes_of_shards, folders))
     with tqdm(
         total=n_bytes, desc="verify", unit="B", unit_scale=True, leave=False, disable=None
     ) as bar:

@@ -11,6 +11,7 @@ import click
 
 from probe.commands.help import option
 from probe.errors import UsageError
+from probe.remote import as_path, is_url
 
 if TYPE_CHECKING:
     from probe.data.conditions.condition import Condition
@@ -23,7 +24,28 @@ if TYPE_CHECKING:
     from probe.model_names import ModelName
 
 Decorator = Callable[[Callable], Callable]
-PATH = click.Path(path_type=Path)
+
+
+class PlacePath(click.Path):
+    """A path on a disk or, where a command can use it, a URL."""
+
+    def __init__(self, takes_url: bool = False) -> None:
+        super().__init__(path_type=Path)
+        self.takes_url = takes_url
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the path."""
+        if not isinstance(value, str) or not is_url(value):
+            return super().convert(value, param, ctx)
+        if not self.takes_url:
+            self.fail(
+                f"{value} is a URL; name a local path here (docs/object-storage.md).", param, ctx
+            )
+        return as_path(value)
+
+
+PATH = PlacePath()
+PLACE = PlacePath(takes_url=True)
 MODEL = (
     "org/name@revision, a folder, file.pt, torchaudio:NAME, random:org/name, fbank, mfcc or "
     "plugin:module:factory"
@@ -185,12 +207,17 @@ records_option = option(
     "results",
     multiple=True,
     required=True,
-    type=PATH,
+    type=PLACE,
     metavar="DIR",
-    help="Folder of records (repeatable).",
+    help="Folder of records, or its URL (repeatable).",
 )
 features_option = option(
-    "--from", "features", required=True, type=PATH, metavar="DIR", help="Folder of feature stores."
+    "--from",
+    "features",
+    required=True,
+    type=PLACE,
+    metavar="DIR",
+    help="Folder of feature stores, or its URL.",
 )
 axis_option = option(
     "--axis",

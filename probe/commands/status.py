@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from probe.commands.help import command, option
-from probe.commands.options import PATH, format_option
+from probe.commands.options import PLACE, format_option
 from probe.commands.printing import print_facts, print_json
 from probe.errors import ProbeError, listed
 
@@ -20,7 +20,7 @@ HEAD = "recipe.json"
 
 
 @command()
-@click.argument("folder", metavar="FOLDER", type=PATH)
+@click.argument("folder", metavar="FOLDER", type=PLACE)
 @option(
     "--watch", is_flag=True, help="Show it again every 5 seconds until no run works there any more."
 )

@@ -28,12 +28,14 @@ from probe.data.audio_bytes import (
     open_regular,
     read_regular,
     reader_of,
+    status_of,
 )
 from probe.data.excerpts import WHOLE, Excerpt
 from probe.data.promises import compare_durations, refuse_beyond, refuse_channel, sample_bounds
 from probe.data.sound_files import Tape, open_sound, refusing
 from probe.data.sound_flags import DAMAGED, NO_END, Levels
 from probe.errors import UtteranceError
+from probe.remote import RangeReader, RemotePath
 
 log = logging.getLogger("probe")
 
@@ -274,6 +276,8 @@ def read_header(
         UtteranceError: not a regular file, unreadable, empty, a truncated WAV, an absurd rate, not
             as long as promised, or an excerpt that is not in it.
     """
+    if isinstance(path, RemotePath):
+        return _remote_header(path, duration_s, excerpt, root)
     with open_regular(path, root) as (descriptor, status):
         first, n_bytes = 0, status.st_size
         try:
@@ -292,6 +296,21 @@ def read_header(
             return _header(read, n_bytes, duration_s, excerpt)
         except OSError as error:
             raise cannot_be_read(error) from error
+
+
+def _remote_header(
+    path: RemotePath, duration_s: float | None, excerpt: Excerpt, root: Path | None
+) -> Header:
+    n_bytes = status_of(path, root).st_size
+    if n_bytes == 0:
+        raise UtteranceError("the file is empty (0 bytes)")
+    try:
+        parts = RangeReader(path)
+        return _header(
+            lambda start, n: parts.range(max(0, start), start + n), n_bytes, duration_s, excerpt
+        )
+    except OSError as error:
+        raise cannot_be_read(error) from error
 
 
 def _header(read: Read, n_bytes: int, duration_s: float | None, excerpt: Excerpt) -> Header:

@@ -18,6 +18,7 @@ from pathlib import Path
 from probe.data.archives import member_of, start_of, unpacked
 from probe.errors import UtteranceError
 from probe.files import sha256_of_file
+from probe.remote import RemotePath
 
 # Returns the bytes of a file from a position on, at most so many.
 Read = Callable[[int, int], bytes]
@@ -88,6 +89,19 @@ def open_regular(path: Path, root: Path | None = None) -> Iterator[tuple[int, os
         os.close(descriptor)
 
 
+def status_of(path: Path, root: Path | None = None) -> os.stat_result:
+    """The status of a regular file or of a remote object, see `open_regular`."""
+    if not isinstance(path, RemotePath):
+        with open_regular(path, root) as (_, status):
+            return status
+    if root is not None:
+        raise UtteranceError(f"is remote, and --audio-root allows only files in {root}")
+    try:
+        return path.stat()
+    except OSError as error:
+        raise cannot_be_read(error) from error
+
+
 def _refuse_irregular(status: os.stat_result) -> None:
     if not stat.S_ISREG(status.st_mode):
         raise UtteranceError("not a regular file")
@@ -117,6 +131,8 @@ def read_regular(
         UtteranceError: as `open_regular`; or empty, too big, changed while it was read, read too
             slowly, or a member that `probe.data.archives` refuses.
     """
+    if isinstance(path, RemotePath):
+        return _read_remote(path, root, deadline, member)
     with open_regular(path, root) as (descriptor, status):
         if status.st_size == 0:
             raise UtteranceError("the file is empty (0 bytes)")
@@ -139,6 +155,28 @@ def read_regular(
     content = unpacked(place, content) if member else content
     if not content:
         raise UtteranceError("the file is empty (0 bytes)")
+    return content, status
+
+
+def _read_remote(
+    path: RemotePath, root: Path | None, deadline: Deadline | None, member: str
+) -> tuple[bytes, os.stat_result]:
+    if member:
+        raise UtteranceError(
+            "a member of a remote archive cannot be read; copy the archive to a disk"
+        )
+    status = status_of(path, root)
+    if status.st_size == 0:
+        raise UtteranceError("the file is empty (0 bytes)")
+    _refuse_large(status.st_size)
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise cannot_be_read(error) from error
+    if deadline is not None:
+        deadline.check()
+    if len(content) != status.st_size:
+        raise UtteranceError("changed while it was read")
     return content, status
 
 

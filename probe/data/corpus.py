@@ -3,8 +3,6 @@
 A row's empty value means unknown. An ``id`` names an utterance; otherwise its path does.
 """
 
-import contextlib
-import gc
 import hashlib
 import logging
 import os
@@ -26,7 +24,9 @@ from probe.data.readers.table import read_frame
 from probe.data.shared_recordings import SharedRecordings, beside
 from probe.data.splits import rule_of_source, split_corpus
 from probe.errors import ProbeError, UtteranceError, refuse_problems
-from probe.files import is_utf8
+from probe.files import is_utf8, unread
+from probe.garbage import uncollected
+from probe.remote import RemoteFolders, RemotePath, audio_path, is_url
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -73,7 +73,7 @@ class Utterance:
     @property
     def path(self) -> Path:
         """The audio file. It is made on each call: a million of them would take 0.4 GB."""
-        return Path(self.file)
+        return audio_path(self.file)
 
     def audio_sha256(self) -> str:
         """The sha256 of its audio as a store has it: of the file, or of an excerpt of it.
@@ -172,7 +172,7 @@ class Names:
     def __init__(self, corpus: Corpus, folder: Path) -> None:
         self._folder = folder
         self._known = {
-            "#".join(filter(None, [os.fspath(item.path.resolve()), str(item.excerpt)])): item
+            "#".join(filter(None, [str(item.path.resolve()), str(item.excerpt)])): item
             for item in corpus.utterances
         }
         self._known |= {item.key: item for item in corpus.utterances}
@@ -185,7 +185,7 @@ class Names:
     def get(self, name: str) -> Utterance | None:
         """The utterance of a name; None where there is none."""
         if name not in self._cache:
-            spellings = (name, os.path.normpath(name), os.fspath((self._folder / name).resolve()))
+            spellings = (name, os.path.normpath(name), str((self._folder / name).resolve()))
             matches = (self._known[item] for item in spellings if item in self._known)
             self._cache[name] = next(matches, None)
         return self._cache[name]
@@ -221,7 +221,7 @@ def load_corpus(
             )
         corpus = read_corpus(source, audio_root)
     elif hasattr(source, "iloc") and hasattr(source, "columns"):
-        with _uncollected():
+        with uncollected():
             reading = read_frame(source, Path(audio_root or ""), name or "dataframe")
             corpus = _corpus(reading, "", audio_root)
     else:
@@ -253,7 +253,7 @@ def noise_rows(manifest: Path, audio_root: Path | None = None) -> tuple[Utteranc
 def read_corpus(source: Path | str, audio_root: Path | str | None = None) -> Corpus:
     """As `load_corpus`, but a corpus may have nothing but rows of split ``noise``."""
     text, rule = rule_of_source(os.fspath(source))
-    with _uncollected():
+    with uncollected():
         corpus = _corpus(registry.read(text), text, audio_root)
     return split_corpus(corpus, rule) if rule else corpus
 
@@ -283,18 +283,6 @@ def _corpus(reading: Reading, source: str, audio_root: Path | str | None) -> Cor
     return Corpus(reading.name, reading.sha256, speech, columns, reading.folder, source, noise)
 
 
-@contextlib.contextmanager
-def _uncollected() -> Iterator[None]:
-    """No search for unused cycles meanwhile: millions of objects are made, and all are kept."""
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
-
-
 def _checked(
     rows: Iterable[Row], folder: Path, root: Path | None, problems: list[str]
 ) -> Iterator[Utterance]:
@@ -302,7 +290,9 @@ def _checked(
     first_where: dict[str, str] = {}  # of each key
     shared = SharedRecordings()
     folders = Folders(root)
+    objects = RemoteFolders()
     base = f"{folder}/"
+    is_remote = isinstance(folder, RemotePath)
     splits = {"", *SPLITS}
     for where, values in rows:
         written = values["path"]
@@ -318,7 +308,10 @@ def _checked(
             continue
         file = os.path.normpath(written if written.startswith("/") else base + written)
         reason = ""
-        if not (real := folders.real_file(file)):
+        if is_url(written) or (is_remote and not written.startswith("/")):
+            file = real = _joined(written if is_url(written) else base + written)
+            reason = _missing_object(file, root, objects)
+        elif not (real := folders.real_file(file)):
             file, real, reason = _unusual_audio(folder, written, root, folders)
         part = _excerpt(where, values, problems)
         excerpt = part or WHOLE
@@ -365,8 +358,30 @@ def _checked(
 
 def _name(written: str, part: Excerpt) -> str:
     """The name of a row without an id: its path, and the part of the file that it is."""
-    path = os.path.normpath(written)
+    path = _joined(written) if is_url(written) else os.path.normpath(written)
     return path if part is WHOLE else "#".join(filter(None, [path, str(part)]))
+
+
+def _joined(url: str) -> str:
+    """A URL without ``..`` and the like in it."""
+    scheme, _, rest = url.partition("://")
+    return f"{scheme}://{os.path.normpath(rest)}"
+
+
+def _missing_object(url: str, root: Path | None, objects: RemoteFolders) -> str:
+    """Why remote audio cannot be used; empty where it can."""
+    if root is not None:
+        return f"{url} is remote, and --audio-root allows only files in {root}. Leave it out."
+    try:
+        if objects.has_file(audio_path(url)):
+            return ""
+    except ProbeError as error:
+        return str(error)
+    except OSError as error:
+        raise unread(audio_path(url), error) from error
+    return (
+        f"{url} does not exist; paths are relative to the manifest. Correct it or remove the row."
+    )
 
 
 def _unusual_audio(

@@ -16,7 +16,6 @@ import json
 import logging
 import os
 import queue
-import resource
 import signal
 import subprocess
 import sys
@@ -34,6 +33,7 @@ from probe.data.audio_bytes import Deadline
 from probe.data.excerpts import WHOLE, Excerpt
 from probe.data.recordings import Recordings
 from probe.errors import ProbeError, UsageError, UtteranceError
+from probe.remote import RemotePath, audio_path
 
 log = logging.getLogger("probe")
 
@@ -69,7 +69,7 @@ def answer(request: Request, recordings: Recordings) -> Audio | float | None:
     Raises:
         UtteranceError: as `probe.data.audio.load_audio`.
     """
-    path, root = Path(request.path), Path(request.root) if request.root is not None else None
+    path, root = audio_path(request.path), Path(request.root) if request.root is not None else None
     if not request.rate_hz:
         return header_duration_s(path, request.excerpt, root=root)
     recordings.root = root
@@ -151,7 +151,7 @@ class Decoder:
     ) -> Any:
         root = os.path.realpath(self.root) if self.root is not None else None
         # Unlike Path.resolve, abspath follows no symbolic link.
-        place = os.path.abspath(path)  # noqa: PTH100
+        place = str(path) if isinstance(path, RemotePath) else os.path.abspath(path)  # noqa: PTH100
         request = Request(place, rate_hz, duration_s, root, self.timeout_s, excerpt, more_to_come)
         if not self.isolate:
             # A thread that was given up keeps its own.
@@ -289,6 +289,8 @@ class _Child:
 
 def main() -> None:
     """Decode in the child process whatever the connection asks for, until it closes."""
+    import resource  # POSIX only, and this module is imported on every system
+
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C and ends this process
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     with contextlib.suppress(OSError):  # if memory runs out, lose one utterance and not the run

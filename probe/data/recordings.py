@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from probe.data.audio import Audio, Recording, state_of
-from probe.data.audio_bytes import Deadline, open_regular
+from probe.data.audio_bytes import Deadline, status_of
 from probe.data.excerpts import WHOLE, Excerpt
 from probe.errors import UtteranceError
 
@@ -57,8 +57,7 @@ class Recordings:
 
     def _opened(self, place: Place, deadline: Deadline | None) -> Recording:
         path, member = place
-        with open_regular(path, self.root) as (_, status):
-            state = state_of(status)
+        state = state_of(status_of(path, self.root))
         if self._refusal is not None and self._refusal[:2] == (place, state):
             raise UtteranceError(self._refusal[2])
         if self._open is None or (self._place, state_of(self._open.status)) != (place, state):

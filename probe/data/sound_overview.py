@@ -1,6 +1,5 @@
 """How the audio of a corpus sounds: rates, channels, levels, noise floors, flags, damage."""
 
-import os
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +15,7 @@ from probe.data.audio_bytes import Deadline
 from probe.data.corpus import Utterance
 from probe.data.excerpts import Excerpt
 from probe.data.recordings import Recordings
+from probe.environment import allowed_cores
 from probe.errors import UtteranceError
 
 MOST_FILES = 2000
@@ -155,7 +155,7 @@ def examine_sound(
             progress(1)
         recordings.close()
 
-    with ThreadPoolExecutor(min(8, len(os.sched_getaffinity(0)))) as threads:
+    with ThreadPoolExecutor(min(8, allowed_cores())) as threads:
         list(threads.map(examine, groups.values()))
     files: dict[str, FileSound] = {}
     unusable: dict[str, str] = {}

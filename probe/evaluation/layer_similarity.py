@@ -40,6 +40,7 @@ from probe.measures.held_out_cca import (
 )
 from probe.measures.representations import LEAST_ROWS, Comparison, Estimate, Sample, compare
 from probe.model_names import ModelName, distinct_models
+from probe.remote import as_path
 
 log = logging.getLogger("probe")
 
@@ -221,7 +222,7 @@ def similarity(
             "--condition out."
         )
     whole = corpus if isinstance(corpus, Corpus) else load_corpus(corpus)
-    sides = Sides(whole, Path(features), comparing)
+    sides = Sides(whole, as_path(features), comparing)
     first, *others = distinct_models([model] if against is None else [model, against])
     if comparing.labels and not conditions and against is None:
         of_model = sides.side(first, CLEAN, comparing.layers)

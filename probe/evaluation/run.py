@@ -42,12 +42,13 @@ from probe.evaluation.score_records import (
 from probe.evaluation.tasks import Task, open_task, same_question
 from probe.evaluation.trial_lists import SCOPE, Scope, intervals_of, trial_lists
 from probe.evaluation.unfinished import Unfinished, short_name, unfinished_folder
-from probe.files import require_writable, sha256_of_json
+from probe.files import require_writable, sha256_of_json, statuses_in
 from probe.measures.metrics import metric_of
 from probe.model_names import ModelName
 from probe.models.catalogue import choose_device
 from probe.models.encoder import device_name
 from probe.records import SEED_FOLDER, Record, iterate_records, sha256_of_outcomes, write_records
+from probe.remote import as_path
 from probe.store.claims import Claims
 from probe.store.feature_store import FeatureStore
 
@@ -176,20 +177,20 @@ def run(
     """
     task = asked_under(task if isinstance(task, Task) else open_task(task), scope.conditions)
     whole = corpus if isinstance(corpus, Corpus) else load_corpus(corpus)
-    corpus = with_own_name(whole.limited(scope.limit), Path(results))
+    corpus = with_own_name(whole.limited(scope.limit), as_path(results))
     if other := same_question(task):
         log.info(
             "%s: asks the same question as the ready task %s, whose records have another name",
             *(task.name, other),
         )
     requested = ModelName.parse(model)
-    stores = stores_of(task, requested, corpus, Path(features))
+    stores = stores_of(task, requested, corpus, as_path(features))
     name = name_of(requested, next(iter(stores.values())))
-    job = _Job(task, requested, name, whole, corpus, stores, Path(results), scope, training)
+    job = _Job(task, requested, name, whole, corpus, stores, as_path(results), scope, training)
     for line in task.inner.kind.warnings(corpus.utterances):
         log.warning("%s: %s", corpus.name, line)
     done = Run([], [], [])
-    seeds = training.of_seeds(task, Path(results))
+    seeds = training.of_seeds(task, as_path(results))
     trainings = list(itertools.product(seeds.items(), hearings(task)))
     for position, ((folder, of_seed), hearing) in enumerate(trainings, start=1):
         place = f"training {position} of {len(trainings)}" if len(trainings) > 1 else ""
@@ -356,7 +357,10 @@ def _finished(
     ):  # a working tree with changes has no version
         return []
     if path.stat().st_mtime_ns <= max(
-        item.stat().st_mtime_ns for store in stores for item in store.glob("*.json")
+        status.st_mtime_ns
+        for store in stores
+        for name, status in statuses_in(store).items()
+        if name.endswith(".json")
     ):
         return []
     try:

@@ -23,6 +23,7 @@ import numpy as np
 from probe.errors import ProbeError
 from probe.evaluation.dataset import Problem, Score
 from probe.files import read_json, sha256_of_json, write_json
+from probe.remote import RemotePath
 
 log = logging.getLogger("probe")
 
@@ -89,7 +90,10 @@ class Unfinished:
 
     def remove(self) -> None:
         """Removes all parts: the records are written."""
-        if self.folder is not None:
+        if isinstance(self.folder, RemotePath):
+            for path in self.folder.glob("*.json"):
+                path.unlink(missing_ok=True)
+        elif self.folder is not None:
             shutil.rmtree(self.folder, ignore_errors=True)
             with contextlib.suppress(OSError):  # another task's parts are in there
                 self.folder.parent.rmdir()

@@ -29,12 +29,13 @@ from probe.extraction.read_ahead import Heard, decoded
 from probe.extraction.settings import SHARDS_BYTES, Content, Decoding, Running, Storing
 from probe.extraction.shared_jobs import Pieces, SharedJobs
 from probe.extraction.threads import computing_on, may_decide_bits
-from probe.files import read_json, require_writable
+from probe.files import UNLIMITED, read_json, require_writable
 from probe.model_names import RANDOM, ModelName, own_name
 from probe.models.catalogue import open_model
 from probe.models.check import check_model
 from probe.models.encoder import Encoder, ModelInfo, device_name
 from probe.models.plugins.adapter import Plugin
+from probe.remote import as_path
 from probe.store.claims import PLAN, Claims
 from probe.store.feature_store import Failure, FeatureStore, Job
 from probe.store.layer_names import choose_layers
@@ -87,7 +88,7 @@ class Extraction:
             "hours": round(self.plan.audio_s / 3600, 4),
             "frames": self.plan.n_frames,
             "bytes": self.plan.n_bytes,
-            "free_bytes": self.plan.free_bytes,
+            "free_bytes": self.plan.free_bytes if self.plan.free_bytes < UNLIMITED else None,
             "extracted": self.extracted,
             "resampled": {str(rate_hz): n for rate_hz, n in self.resampled.items()},
             "failures": {failure.key: failure.reason for failure in self.failures},
@@ -140,7 +141,7 @@ def extract(
             "nothing to extract."
         )
     audio_folder = None if decoding.audio_root is None else Path(decoding.audio_root)
-    root = Path(to)
+    root = as_path(to)
     is_new = not root.exists()
     # A complete store may lie in a folder that cannot be written.
     if not dry_run and not any(root.glob("*/*/recipe.json")):

@@ -5,18 +5,23 @@ run that was interrupted finishes its plan, so its shards are the ones an uninte
 have written.
 """
 
+import itertools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
+
+import numpy as np
 
 from probe.brief import brief, counted, human_bytes
 from probe.data.audio import header_duration_s
 from probe.data.corpus import Corpus, Utterance
 from probe.data.excerpts import Excerpt
 from probe.extraction.settings import SHARD_BYTES, VALUE_BYTES, Content
-from probe.files import free_bytes
+from probe.files import UNLIMITED, free_bytes
 from probe.models.encoder import Encoder
+from probe.models.frames import FrameGrid
 from probe.store.feature_store import Failure, FeatureStore, Job
 from probe.store.views import VIEWS, n_rows, row_width
 
@@ -24,6 +29,7 @@ from probe.store.views import VIEWS, n_rows, row_width
 # computes.
 SHARD_AUDIO_S = 600.0
 UNKNOWN_DURATION_S = 10.0
+BLOCK = 1 << 16  # utterances whose numbers are Python's at a time
 # An utterance's entry in an index, its key and the manifest's columns aside; a shard's recipe,
 # environment and structure.
 INDEX_BYTES = 430
@@ -43,7 +49,7 @@ class Plan:
         audio_s: seconds of audio to do, by the manifest or the files' headers (see `_seconds`).
         n_frames: frames they will give in the first layer.
         n_bytes: estimated size of the shards to come.
-        free_bytes: room on the disk.
+        free_bytes: room on the disk; `UNLIMITED` on object storage.
         choices: (view, dtype, number of layers) -> about how many bytes that would take, largest
             first.
     """
@@ -73,7 +79,8 @@ class Plan:
         )
         present = f", {self.present} there already" if self.present else ""
         failed = f", {len(self.failed)} failed before" if self.failed else ""
-        return f"{state}{present}{failed}; {human_bytes(self.free_bytes)} free"
+        free = "" if self.free_bytes == UNLIMITED else f"; {human_bytes(self.free_bytes)} free"
+        return f"{state}{present}{failed}{free}"
 
     def describe_choices(self, most_bytes: float | None = None) -> list[str]:
         """Other choices with their sizes, largest first: those with all layers, or those of at most
@@ -104,56 +111,73 @@ def make_plan(
         stretch: how many times as long a condition makes the audio.
     """
     layers, view, dtype = content.layers, content.view, content.dtype
-    todo: list[Utterance] = []
-    failed: list[Failure] = []
-    present = 0
-    for utterance in corpus.utterances:
-        place = (utterance.key, utterance.path, str(utterance.excerpt))
-        if store and store.match(*place, utterance.audio_sha256):
-            present += 1
-        elif store and (failure := store.failure(*place)) and not _worth_a_try(failure, utterance):
-            failed.append(failure)
-        else:
-            todo.append(utterance)
-    todo_keys = {utterance.key for utterance in todo}
-    unfinished = [job for job in store.jobs if job.number not in store.complete] if store else []
-    pending: list[Job] = []
-    for job in unfinished:
-        if todo_keys.issuperset(job.keys):
-            pending.append(job)
-            todo_keys.difference_update(job.keys)
-    durations = {item.key: _seconds(item, header_duration_s) for item in todo}
-    n_samples = {
-        key: int(seconds * stretch * encoder.info.rate_hz) for key, seconds in durations.items()
-    }
-    sizes = {key: stored_values(encoder, layers, view, count) for key, count in n_samples.items()}
-    computed = {
-        key: _computed_s(encoder, seconds, n_samples[key]) for key, seconds in durations.items()
-    }
-    fresh = _pack([item.key for item in todo if item.key in todo_keys], computed, sizes)
-    frames = sum(encoder.info.n_frames(count, layers[0]) for count in n_samples.values())
+    todo, failed, present = _sorted_out(corpus, store)
+    pending = _pending(store, todo)
+    seconds = np.fromiter(
+        (_seconds(item, header_duration_s) for item in todo), np.float64, len(todo)
+    )
+    n_samples = (seconds * stretch * encoder.info.rate_hz).astype(np.int64)
+    # Millions of utterances have some thousand different lengths.
+    lengths, of_length, repeats = np.unique(n_samples, return_inverse=True, return_counts=True)
+    counts = lengths.tolist()
+    frames = np.array([encoder.info.n_frames(count, layers[0]) for count in counts], np.int64)
+    stored = [stored_values(encoder, layers, view, count) for count in counts]
+    sizes = np.array(stored, np.int64)
+    computed_s = _computed_s(encoder, seconds, counts, of_length)
+    planned = {key for job in pending for key in job.keys}
+    fresh = _pack([item.key for item in todo], planned, computed_s, sizes[of_length])
     entries = _entry_bytes(corpus, todo, len(layers)) + SHARD_HEAD_BYTES * (
         len(pending) + len(fresh)
     )
-    scales = (
-        sum(stored_rows(encoder, layers, view, count) for count in n_samples.values())
-        if dtype == "int8"
-        else 0
-    )
-    n_bytes = entries + VALUE_BYTES[dtype] * sum(sizes.values()) + 4 * scales
-    choices = _choices(encoder, layers, len(todo), sum(n_samples.values()), entries)
+    n_bytes = entries + VALUE_BYTES[dtype] * int(sizes @ repeats)
+    if dtype == "int8":
+        rows = np.array([stored_rows(encoder, layers, view, count) for count in counts], np.int64)
+        n_bytes += 4 * int(rows @ repeats)
+    choices = _choices(encoder, layers, len(todo), int(n_samples.sum()), entries)
     return Plan(
         present,
         failed,
         todo,
         pending,
         fresh,
-        sum(durations.values()),
-        frames,
+        sum(itertools.chain.from_iterable(map(np.ndarray.tolist, np.array_split(seconds, 100)))),
+        int(frames @ repeats),
         n_bytes,
         free_bytes(root),
         choices,
     )
+
+
+def _sorted_out(
+    corpus: Corpus, store: FeatureStore | None
+) -> tuple[list[Utterance], list[Failure], int]:
+    """(utterances to extract, failures that are not tried again, number of those that are there)"""
+    if store is None or not (store.utterances or store.failures):
+        return list(corpus.utterances), [], 0
+    todo: list[Utterance] = []
+    failed: list[Failure] = []
+    present = 0
+    for utterance in corpus.utterances:
+        place = (utterance.key, utterance.path, str(utterance.excerpt))
+        if store.match(*place, utterance.audio_sha256):
+            present += 1
+        elif (failure := store.failure(*place)) and not _worth_a_try(failure, utterance):
+            failed.append(failure)
+        else:
+            todo.append(utterance)
+    return todo, failed, present
+
+
+def _pending(store: FeatureStore | None, todo: Sequence[Utterance]) -> list[Job]:
+    """The jobs of earlier plans that hold only utterances to extract."""
+    unfinished = [job for job in store.jobs if job.number not in store.complete] if store else []
+    rest = {item.key for item in todo} if unfinished else set()
+    pending: list[Job] = []
+    for job in unfinished:
+        if rest.issuperset(job.keys):
+            pending.append(job)
+            rest.difference_update(job.keys)
+    return pending
 
 
 def _seconds(
@@ -170,19 +194,25 @@ def _seconds(
     )
 
 
-def _computed_s(encoder: Encoder, seconds: float, n_samples: int) -> float:
-    """Seconds of audio that the model computes for an utterance: its own, or more where the model
-    pads every input.
+def _computed_s(
+    encoder: Encoder, seconds: np.ndarray, counts: Sequence[int], of_length: np.ndarray
+) -> np.ndarray:
+    """(utterance,) seconds of audio that the model computes for each: its own, or more where the
+    model pads every input.
 
     An encoder that pads its inputs has a method ``padded_samples(n_samples)``, which is a pure
     function.
+
+    Args:
+        seconds: (utterance,) of their own.
+        counts: the different numbers of samples.
+        of_length: (utterance,) positions in ``counts``.
     """
     padded_samples = getattr(encoder, "padded_samples", None)
-    return (
-        seconds
-        if padded_samples is None
-        else float(padded_samples(n_samples) / encoder.info.rate_hz)
-    )
+    if padded_samples is None:
+        return seconds
+    padded = [padded_samples(count) / encoder.info.rate_hz for count in counts]
+    return np.array(padded, np.float64)[of_length]
 
 
 def _worth_a_try(failure: Failure, utterance: Utterance) -> bool:
@@ -192,26 +222,40 @@ def _worth_a_try(failure: Failure, utterance: Utterance) -> bool:
 
 def stored_values(encoder: Encoder, layers: Sequence[str], view: str, n_samples: int) -> int:
     """Numbers that the layers of an utterance's view hold."""
-    widths = encoder.info.every_layer
     return sum(
-        stored_rows(encoder, [name], view, n_samples) * row_width(widths[name], view)
-        for name in layers
+        n_rows(grid.n_frames(n_samples), view) * sum(row_width(width, view) for width in widths)
+        for grid, widths in _widths(encoder, tuple(layers)).items()
     )
 
 
 def stored_rows(encoder: Encoder, layers: Sequence[str], view: str, n_samples: int) -> int:
     """Rows of an utterance's view in all layers together."""
-    return sum(n_rows(encoder.info.n_frames(n_samples, name), view) for name in layers)
+    return sum(
+        n_rows(grid.n_frames(n_samples), view) * len(widths)
+        for grid, widths in _widths(encoder, tuple(layers)).items()
+    )
+
+
+def _widths(encoder: Encoder, layers: Sequence[str]) -> dict[FrameGrid, list[int]]:
+    """The widths of the layers that have the same frames."""
+    info, grids = encoder.info, dict[FrameGrid, list[int]]()
+    every_layer = info.every_layer
+    for name in layers:
+        grids.setdefault(info.other_grids.get(name, info.grid), []).append(every_layer[name])
+    return grids
 
 
 def _entry_bytes(corpus: Corpus, todo: Sequence[Utterance], n_layers: int) -> int:
     """About what is stored of utterances besides values, in shards (texts in columns as wide as the
     longest) and in indexes.
     """
-    widths = [
-        max((len(item.label(column).encode()) for item in todo), default=0)
+    texts = [
+        map(attrgetter(column), todo)
+        if column in ("text", "speaker", "domain", "split")
+        else (item.label(column) for item in todo)
         for column in corpus.columns
     ]
+    widths = [max(map(len, map(str.encode, column)), default=0) for column in texts]
     longest_key = max((len(item.key.encode()) for item in todo), default=0)
     return len(todo) * (sum(widths) + 2 * longest_key + 64 + 8 * n_layers + INDEX_BYTES)
 
@@ -239,25 +283,35 @@ def _choices(
 
 
 def _pack(
-    keys: Sequence[str], computed_s: dict[str, float], sizes: dict[str, int]
+    keys: Sequence[str], planned: Collection[str], computed_s: np.ndarray, sizes: np.ndarray
 ) -> list[tuple[tuple[str, ...], int]]:
     """Cuts the sequence into jobs of at most `SHARD_BYTES` (as float32, the worst case) and
     `SHARD_AUDIO_S` of computing.
+
+    Args:
+        planned: keys that are left out.
+        computed_s, sizes: (key,) of each.
     """
     jobs: list[tuple[tuple[str, ...], int]] = []
     current: list[str] = []
     n_bytes, audio_s = 0, 0.0
-    for key in keys:
-        size = 4 * sizes[key]
-        if current and (n_bytes + size > SHARD_BYTES or audio_s + computed_s[key] > SHARD_AUDIO_S):
-            jobs.append((tuple(current), 1))
-            current, n_bytes, audio_s = [], 0, 0.0
-        if size > SHARD_BYTES:
-            jobs.append(((key,), math.ceil(size / SHARD_BYTES)))
-        else:
-            current.append(key)
-            n_bytes += size
-            audio_s += computed_s[key]
+    for start in range(0, len(keys), BLOCK):
+        block = slice(start, start + BLOCK)
+        items = zip(
+            keys[block], (4 * sizes[block]).tolist(), computed_s[block].tolist(), strict=True
+        )
+        for key, size, seconds in items:
+            if key in planned:
+                continue
+            if current and (n_bytes + size > SHARD_BYTES or audio_s + seconds > SHARD_AUDIO_S):
+                jobs.append((tuple(current), 1))
+                current, n_bytes, audio_s = [], 0, 0.0
+            if size > SHARD_BYTES:
+                jobs.append(((key,), math.ceil(size / SHARD_BYTES)))
+            else:
+                current.append(key)
+                n_bytes += size
+                audio_s += seconds
     if current:
         jobs.append((tuple(current), 1))
     return jobs

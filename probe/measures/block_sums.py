@@ -33,7 +33,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import rankdata
 
 from probe.errors import ProbeError
 from probe.measures.metrics import CCC, MACRO_F1, PEARSON, R2, SPEARMAN, UAR
@@ -73,6 +72,8 @@ def moment_counts(
             f"number for each of {len(blocks)} utterances."
         )
     if ranks:
+        from scipy.stats import rankdata  # its import takes a second
+
         both = (rankdata(both, axis=1) - (len(blocks) + 1) / 2) / len(blocks)
     x, y = both
     names, at = np.unique([hashed_block(name) for name in blocks], return_inverse=True)

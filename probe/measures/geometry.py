@@ -21,7 +21,6 @@ none. Values are rounded to six digits because sums over threads differ in the l
 """
 
 import numpy as np
-import torch
 
 OUTLIER_DEVIATIONS = 3.0
 ROUNDING = 1e-9
@@ -88,6 +87,8 @@ class Geometry:
         squares = variances + mean**2
         if not np.isfinite(squares).all():
             return {}
+        import torch  # its import takes two seconds
+
         spectrum = torch.linalg.eigvalsh(torch.from_numpy(products)).numpy()
         rms = np.sqrt(squares)
         # Dimensions that differ by less than ROUNDING differ by rounding.
@@ -120,5 +121,7 @@ def _products(rows: np.ndarray) -> np.ndarray:
     """``rows.T @ rows`` by torch: NumPy's threads spin and are many times as slow on shared
     cores.
     """
+    import torch  # its import takes two seconds
+
     values = torch.from_numpy(rows)
     return (values.T @ values).numpy()

@@ -13,7 +13,6 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import friedmanchisquare, rankdata, studentized_range
 
 Floats = NDArray[np.float64]
 
@@ -27,6 +26,8 @@ def task_ranks(goodness: Floats, tasks: Sequence[str]) -> Floats:
         goodness: (..., question, model), higher is better.
         tasks: (question,) the task of each question.
     """
+    from scipy.stats import rankdata  # its import takes a second
+
     ranks = rankdata(-goodness, axis=-1)
     names = np.array(tasks)
     of_tasks = [ranks[..., names == name, :].mean(axis=-2) for name in dict.fromkeys(tasks)]
@@ -42,6 +43,8 @@ def borda_counts(ranks: Floats) -> Floats:
 
 def friedman_p(ranks: Floats) -> float:
     """The p-value of equal mean ranks of three or more models over two or more tasks, else NaN."""
+    from scipy.stats import friedmanchisquare
+
     n_tasks, n_models = ranks.shape
     if n_models < 3 or n_tasks < 2 or not np.ptp(ranks, axis=1).any():
         return float("nan")
@@ -50,6 +53,8 @@ def friedman_p(ranks: Floats) -> float:
 
 def critical_difference(n_models: int, n_tasks: int, level: float = LEVEL) -> float:
     """Nemenyi's critical difference of mean ranks: smaller differences are not significant."""
+    from scipy.stats import studentized_range
+
     quantile = studentized_range.ppf(1 - level, n_models, np.inf) / np.sqrt(2)
     return float(quantile * np.sqrt(n_models * (n_models + 1) / (6 * n_tasks)))
 

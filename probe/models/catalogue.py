@@ -144,15 +144,19 @@ def _in_form(
 
     A model with only one form cuts long audio in it, whichever form is requested.
     """
+    from probe.models.families import WhisperEncoder
     from probe.models.packed.packed_encoder import PackedEncoder
     from probe.models.packed.support import without_packed_form
+    from probe.models.packed.whisper import PackedWhisper
 
     reason = without_packed_form(reference.model.config)
-    if hasattr(reference, "cut"):  # it cannot hear long audio whole
+    if isinstance(reference, WhisperEncoder):  # it cannot hear long audio whole
         reference.cut(chunking)
     elif reason:
         reference = reference.chunked(chunking and replace(chunking, above_s=REFERENCE_LONG_S))
     if implementation == "packed" and not reason:
+        if isinstance(reference, WhisperEncoder):
+            return PackedWhisper(reference, precision, reference.chunking)
         return PackedEncoder(reference, precision, chunking)
     if implementation == "packed":
         note = "computed by the reference implementation in fp32, as it has no packed form: "

@@ -185,11 +185,15 @@ class WhisperEncoder(TransformersEncoder):
         return len(self._windows(n_samples)) * int(self.extractor.n_samples)
 
     def _inputs(self, wave: Tensor) -> Iterator[tuple[Tensor, slice]]:
-        """(time,) -> energies (1, band, 3000) of each window, and which frames of it are kept."""
+        """(time,) -> the samples of each window, and which frames of it are kept."""
         hop = self.info.grid.hop_samples
         for start, stop, kept_from, kept_to in self._windows(len(wave)):
-            energies = self._preprocessed(wave[start * hop : stop * hop]).input_features
-            yield energies.to(self.device), slice(kept_from - start, kept_to - start)
+            yield wave[start * hop : stop * hop], slice(kept_from - start, kept_to - start)
+
+    def _energies(self, samples: Tensor) -> Tensor:
+        """(time,) of a window -> (1, band, mel frame) of a whole input."""
+        energies: Tensor = self._preprocessed(samples).input_features
+        return energies.to(self.device)
 
     @torch.inference_mode()
     def by_transformers(self, wave: Tensor, exact: bool = True) -> dict[str, Tensor]:
@@ -197,8 +201,10 @@ class WhisperEncoder(TransformersEncoder):
         ``final``, so the last block runs again.
         """
         parts = []
-        for energies, kept in self._inputs(wave):
-            encoded = self.model(energies, output_hidden_states=True, return_dict=True)
+        for samples, kept in self._inputs(wave):
+            encoded = self.model(
+                self._energies(samples), output_hidden_states=True, return_dict=True
+            )
             *states, _ = encoded.hidden_states
             last = self._blocks[-1](states[-1], None)
             states.append(last[0] if isinstance(last, tuple) else last)
@@ -210,11 +216,11 @@ class WhisperEncoder(TransformersEncoder):
     @torch.inference_mode()
     def pieces(self, waveforms: Sequence[Tensor], layers: Sequence[str]) -> Iterator[list[Tensor]]:
         """See `probe.models.encoder.pieces_of`; a piece is what is kept of a window."""
-        for energies, kept in itertools.chain.from_iterable(map(self._inputs, waveforms)):
+        for samples, kept in itertools.chain.from_iterable(map(self._inputs, waveforms)):
             tapped: dict[str, Tensor] = {}
             tap = tap_output(tapped, CONV, lambda output: torch.nn.functional.gelu(output).mT)
             with self.model.conv2.register_forward_hook(tap):
-                self._run(energies, tapped)
+                self._run(self._energies(samples), tapped)
             yield [tapped[name][kept] for name in layers]
 
     def _encode_one(self, wave: Tensor, layers: Sequence[str]) -> list[Tensor]:

@@ -132,7 +132,7 @@ class TransformersEncoder:
         """The layer ``final`` and, where there is a head, `CTC`."""
         return {"final": final} | ({CTC: self._head(final)} if self._head is not None else {})
 
-    def _preprocessed(self, wave: Tensor, **settings: bool) -> Any:
+    def _preprocessed(self, wave: Tensor, **settings: bool | int | str) -> Any:
         """What transformers' own preprocessor makes of a waveform, (1, ...) tensors."""
         rate_hz = self.extractor.sampling_rate
         samples = wave.cpu().numpy()

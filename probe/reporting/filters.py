@@ -17,13 +17,13 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from fnmatch import fnmatchcase
-from pathlib import Path
 from typing import Any, get_origin
 
 import pandas as pd
 
 from probe.errors import UsageError, listed
 from probe.records import BUDGET, SCORE, Record, left_out
+from probe.remote import as_path
 
 MOST_NAMED = 20
 LINE = [*SCORE, BUDGET, "control", "layer", "split"]  # tells the scores of one seed apart
@@ -158,7 +158,7 @@ def _strength(records: pd.DataFrame) -> tuple[int, int, int]:
 def _time_written(file: str) -> int:
     """The time of a file in nanoseconds; 0 without a file."""
     try:
-        return Path(file).stat().st_mtime_ns if file else 0
+        return as_path(file).stat().st_mtime_ns if file else 0
     except OSError:
         return 0
 

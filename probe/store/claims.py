@@ -10,6 +10,11 @@ compared together with its start, and only within one boot and one namespace of 
 containers share a host's name. Elsewhere, only time tells: an owner renews its claims every
 `HEARTBEAT_S` seconds, and is taken for dead after `SILENT_S` seconds by the clock of the file
 system.
+
+On object storage, a claim is created by a request that the server refuses where the object exists.
+There are no links, so each claim has its own copy of the owner, and an owner renews only the file
+about itself. Where a server does not refuse such a request, this is said, and one run at a time may
+work on a store.
 """
 
 import contextlib
@@ -29,7 +34,8 @@ from pathlib import Path
 from typing import Self
 
 from probe.errors import ProbeError, listed
-from probe.files import files_named, temporary_name, unread, unwritable, write_new
+from probe.files import files_named, temporary_name, unread, unwritable, write_atomically, write_new
+from probe.remote import RemotePath
 
 log = logging.getLogger("probe")
 
@@ -148,7 +154,7 @@ class Claims:
                 continue
             if owner == self._owner:  # the answer to an earlier request was lost
                 break
-            reason = owner.end(self._age_s(path), self.dead_hosts)
+            reason = owner.end(self._age_s(path, owner), self.dead_hosts)
             if not reason or not self._take_over(name, owner):
                 self._held.discard(name)
                 self.holders[name] = owner
@@ -205,11 +211,12 @@ class Claims:
         for path in files_named(self.folder, f"*{ENDING}") if self.folder.exists() else []:
             name = path.name.removesuffix(ENDING)
             owner = read_claim(path)
-            if owner and owner.end(self._age_s(path), self.dead_hosts) and self.take(name):
+            silent_s = self._age_s(path, owner) if owner else 0.0
+            if owner and owner.end(silent_s, self.dead_hosts) and self.take(name):
                 self.release(name)
         for path in self.folder.glob(RUN_FILES):
             owner = read_claim(path)
-            if owner and owner.end(self._age_s(path), self.dead_hosts):
+            if owner and owner.end(self._age_s(path, owner), self.dead_hosts):
                 path.unlink(missing_ok=True)
         self.holders.clear()
 
@@ -219,21 +226,43 @@ class Claims:
     def _own_file(self) -> Path:
         """The file about this run, which is made when it is first needed."""
         if self._file is None:
-            path = temporary_name(self.folder / f"run{ENDING}")
+            path = _run_file(self.folder, self._owner)
             self._file = path
             try:
                 self.folder.mkdir(parents=True, exist_ok=True)
-                write_new(path, json.dumps(asdict(self._owner)).encode())
+                write_new(path, self._content)
+                if isinstance(path, RemotePath):
+                    self._try_to_create_again(path)
             except OSError as error:
                 raise unwritable(self.folder, error) from error
             self._beating.add(path)
             self._heart.start()
         return self._file
 
+    def _try_to_create_again(self, path: RemotePath) -> None:
+        """Warn where the server creates what exists."""
+        try:
+            if path.is_conditional:
+                write_new(path, self._content)
+            log.warning(
+                "%s: this object storage creates objects that exist already, so two runs may write "
+                "the same shard. Let one run at a time work here.",
+                self.folder,
+            )
+        except FileExistsError:
+            pass
+
+    @property
+    def _content(self) -> bytes:
+        return json.dumps(asdict(self._owner)).encode()
+
     def _create(self, path: Path) -> bool:
         """Whether this run has created a claim; False where there is one."""
         own = self._own_file()
         try:
+            if isinstance(path, RemotePath):
+                write_new(path, self._content)
+                return True
             try:
                 os.link(own, path)
             except OSError as error:
@@ -262,6 +291,9 @@ class Claims:
         try:
             if read_claim(path) != owner:
                 return False
+            if isinstance(path, RemotePath):
+                write_atomically(path, self._content)
+                return True
             self._create(replacement)
             replacement.replace(path)
         except OSError as error:
@@ -275,12 +307,12 @@ class Claims:
             self.release(right)
         return True
 
-    def _age_s(self, path: Path) -> float:
+    def _age_s(self, path: Path, owner: Owner) -> float:
         """Seconds since a claim was renewed, by the clock of the file system."""
         try:
             own = self._own_file()
-            os.utime(own)
-            return own.stat().st_mtime - path.stat().st_mtime
+            self._renew(own)
+            return own.stat().st_mtime - renewed_at(path, owner)
         except OSError:  # it was released meanwhile, or cannot be read now
             return 0.0
 
@@ -288,7 +320,13 @@ class Claims:
         while not self._ended.wait(HEARTBEAT_S):
             for path in list(self._beating):
                 with contextlib.suppress(OSError):
-                    os.utime(path)
+                    self._renew(path)
+
+    def _renew(self, path: Path) -> None:
+        if isinstance(path, RemotePath):
+            path.write(self._content)
+        else:
+            os.utime(path)
 
     def _say(self, owner: Owner, text: str, write: Callable[..., None]) -> None:
         """Log a text of an owner once."""
@@ -296,6 +334,26 @@ class Claims:
         if said not in self._said:
             self._said.add(said)
             write("%s: %s", self.folder, text)
+
+
+def _run_file(folder: Path, owner: Owner) -> Path:
+    """The file of a run about itself; among objects, its name follows from the owner."""
+    if isinstance(folder, RemotePath):
+        return folder / f".run{ENDING}.{owner.token}.tmp"
+    return temporary_name(folder / f"run{ENDING}")
+
+
+def renewed_at(path: Path, owner: Owner) -> float:
+    """Seconds since 1970 at which a claim of this owner was renewed, by the clock of the file
+    system.
+
+    Raises:
+        OSError: it was released meanwhile, or cannot be read.
+    """
+    if isinstance(path, RemotePath):
+        with contextlib.suppress(FileNotFoundError):
+            return _run_file(path.parent, owner).stat().st_mtime
+    return path.stat().st_mtime
 
 
 def pauses_s() -> Iterator[float]:

@@ -15,8 +15,10 @@ a file. When the audio of a key changes, or the excerpt, a later shard holds the
 old one stays; `FeatureStore.match` finds the version that belongs to a file.
 """
 
+import fnmatch
 import hashlib
 import itertools
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
@@ -26,7 +28,19 @@ from typing import Any
 import numpy as np
 
 from probe.errors import ProbeError, UnreadError, listed
-from probe.files import files_named, read_json, sha256_of_file, unread, write_atomically, write_json
+from probe.files import (
+    contents_of,
+    files_named,
+    is_plain,
+    read_json,
+    sha256_of_file,
+    statuses_in,
+    unread,
+    write_atomically,
+    write_json,
+)
+from probe.garbage import uncollected
+from probe.remote import RemotePath, as_path
 from probe.store.shards import ShardContent, merge_runs, read_rows, shard_bytes
 from probe.store.side_files import (
     CTC_HEAD,
@@ -41,6 +55,11 @@ from probe.store.side_files import (
     rows_in,
 )
 from probe.store.views import parse_view, pool, row_width, serves
+
+PLAN_KEYS = 500_000  # utterances in one file of a plan: about 30 MB
+SMALL_BYTES = 4 << 20  # of a remote shard that is fetched as a whole
+SMALL_SHARDS = 32  # of them at the same time
+BATCH = 256  # indexes that are read at the same time from a remote store
 
 
 @dataclass(frozen=True)
@@ -63,7 +82,7 @@ class Job:
         return [f"{self.name}.{part + 1}of{self.parts}" for part in range(self.parts)]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Stored:
     """One version of an utterance in a store: where its rows are, and which audio they came from.
 
@@ -170,10 +189,11 @@ class FeatureStore:
         utterances: key -> versions, oldest first.
         failures: key -> the newest recorded failure.
         dtypes, offsets: shard -> layer -> dtype, and (utterance + 1,) int64 rows by its index.
+        sha256s, sizes: shard -> hash and number of its bytes, by its index.
     """
 
     def __init__(self, path: Path) -> None:
-        self.path = Path(path)
+        self.path = as_path(path)
         head = checked_head(read_json(self.path / "recipe.json"), self.path / "recipe.json")
         self.recipe: dict[str, Any] = head["recipe"]
         self.recipe_sha256: str = head["sha256"]
@@ -188,6 +208,7 @@ class FeatureStore:
         self.dtypes: dict[str, dict[str, str]] = {}
         self.offsets: dict[str, dict[str, np.ndarray]] = {}
         self.sha256s: dict[str, str] = {}
+        self.sizes: dict[str, int] = {}
         self.refresh()
 
     def __repr__(self) -> str:
@@ -266,11 +287,26 @@ class FeatureStore:
         values = _room(
             self.path, (int(offsets[-1]), self.layers[layer]), np.float16 if halves else np.float32
         )
-        for shard, pieces in shards.items():
+        for shard, content in self._contents(list(shards)):
             form = (self.offsets[shard][layer], self.dtypes[shard][layer], self.sha256s[shard])
-            read_rows(self.path / f"{shard}.h5", layer, merge_runs(pieces), values, *form)
+            place, runs = self.path / f"{shard}.h5", merge_runs(shards[shard])
+            read_rows(place, layer, runs, values, *form, content)
         array = LayerArray(values, offsets, [item.key for item in stored])
         return array if view in (None, self.view) else self._derived(array, str(view))
+
+    def _contents(self, shards: Sequence[str]) -> Iterator[tuple[str, bytes | OSError | None]]:
+        """Each shard with its content if it is remote and small: ten requests for parts of it would
+        take longer than it takes as a whole, and many whole ones are fetched at the same time.
+        """
+        if not isinstance(self.path, RemotePath):
+            yield from ((shard, None) for shard in shards)
+            return
+        for start in range(0, len(shards), SMALL_SHARDS):
+            batch = shards[start : start + SMALL_SHARDS]
+            small = [shard for shard in batch if self.sizes[shard] <= SMALL_BYTES]
+            contents = contents_of([self.path / f"{shard}.h5" for shard in small])
+            known = dict(zip(small, contents, strict=True))
+            yield from ((shard, known.get(shard)) for shard in batch)
 
     def _without_layer(self, name: str) -> ProbeError:
         blocks = self.aliases.get("final", "")
@@ -375,16 +411,26 @@ class FeatureStore:
 
     def refresh(self) -> None:
         """Read the plans and the indexes of complete shards again."""
+        with uncollected():
+            self._refresh()
+
+    def _refresh(self) -> None:
         self.utterances.clear()
         self.failures.clear()
         self.jobs: list[Job] = []
-        for path in files_named(self.path, "plan-*.json"):
-            jobs = checked_jobs(read_json(path), path)
-            self.jobs += [Job(item["number"], tuple(item["keys"]), item["parts"]) for item in jobs]
+        files = statuses_in(self.path)  # first: what is complete later is not asked for
+        for name in sorted(files):
+            if fnmatch.fnmatchcase(name, "plan-*.json"):
+                path = self.path / name
+                jobs = checked_jobs(read_json(path), path)
+                self.jobs += [
+                    Job(item["number"], tuple(item["keys"]), item["parts"]) for item in jobs
+                ]
         check_numbers([job.number for job in self.jobs], self.path)
         self.complete: set[int] = set()
+        indexes = self._indexes(files)
         for job in self.jobs:
-            if parts := self._parts(job):
+            if parts := _whole(job, [index for _ in range(job.parts) if (index := next(indexes))]):
                 self.complete.add(job.number)
                 self._take_in(parts)
 
@@ -398,9 +444,35 @@ class FeatureStore:
 
         Parts of a long utterance count together, and only if they come from the same audio.
         """
-        parts = [index for name in job.shard_names() if (index := self._index(name)) is not None]
-        whole = len(parts) == job.parts
-        return parts if whole and all(map(partial(_same_audio, parts[0]), parts)) else None
+        return _whole(job, [index for name in job.shard_names() if (index := self._index(name))])
+
+    def _indexes(self, files: Mapping[str, os.stat_result]) -> Iterator[dict[str, Any] | None]:
+        """The index of each shard of each job, in their order; None where it is not complete.
+
+        Args:
+            files: in the store. What differs from them is read again by itself.
+        """
+        names = [name for job in self.jobs for name in job.shard_names()]
+        for start in range(0, len(names), BATCH):
+            batch = names[start : start + BATCH]
+            paths = {name: self.path / f"{name}.json" for name in batch if f"{name}.json" in files}
+            plain = [path for path in paths.values() if is_plain(files[path.name])]
+            contents = dict(zip(plain, contents_of(plain), strict=True))
+            for name in batch:
+                path = paths.get(name)
+                if path is None:
+                    yield None
+                    continue
+                try:
+                    index = checked_index(read_json(path, contents.get(path)), path, self.layers)
+                except UnreadError:
+                    raise
+                except ProbeError:
+                    yield self._index(name)
+                    continue
+                shard = files.get(f"{name}.h5")
+                is_whole = not index["bytes"] or (shard and shard.st_size == index["bytes"])
+                yield index if is_whole else self._index(name)
 
     def _index(self, name: str) -> dict[str, Any] | None:
         """A shard's index; None if the shard is not complete.
@@ -450,24 +522,20 @@ class FeatureStore:
             name = part["shard"]
             self.offsets[name] = {item: offsets.get(item, offsets[""]) for item in self.layers}
             self.dtypes[name], self.sha256s[name] = part["dtypes"], part["sha256"]
-        for position, item in enumerate(first):
-            fields = {name: item[name] for name in item if name not in ("rows", "others")}
-            if "flags" in fields:
-                fields["flags"] = tuple(fields["flags"])
-            if "ctc_text" in fields:
-                fields["ctc_text"] = parts[-1]["utterances"][position].get("ctc_text")
-            pieces = {
-                layer: tuple(
-                    (part["shard"], rows[layer][position], rows[layer][position + 1])
-                    for part, rows in zip(parts, bounds, strict=True)
-                )
-                for layer in ("", *others)
-            }
-            stored = Stored(**fields, pieces=pieces[""])
-            if others:
+            self.sizes[name] = part["bytes"]
+        places = [(part["shard"], of_part) for part, of_part in zip(parts, bounds, strict=True)]
+        for position, item in enumerate(first):  # this index is read by nobody else
+            frames = {layer: n_frames for layer, (n_frames, _) in item.pop("others", {}).items()}
+            del item["rows"]
+            if "flags" in item:
+                item["flags"] = tuple(item["flags"])
+            if "ctc_text" in item:
+                item["ctc_text"] = parts[-1]["utterances"][position].get("ctc_text")
+            stored = Stored(**item, pieces=_pieces(places, "", position))
+            if frames:
                 on = {
-                    layer: replace(stored, n_frames=item["others"][layer][0], pieces=pieces[layer])
-                    for layer in others
+                    layer: replace(stored, n_frames=n, pieces=_pieces(places, layer, position))
+                    for layer, n in frames.items()
                 }
                 stored = replace(stored, others=on)
             self.utterances.setdefault(stored.key, []).append(stored)
@@ -477,13 +545,14 @@ class FeatureStore:
 
     def add_plan(self, jobs: Sequence[tuple[tuple[str, ...], int]]) -> list[Job]:
         """Write a plan for (keys, number of parts) each and return its jobs, which continue the
-        numbers of those before.
+        numbers of those before; a plan of millions of utterances is several files.
         """
         first = max((job.number for job in self.jobs), default=-1) + 1
         planned = [Job(first + index, keys, parts) for index, (keys, parts) in enumerate(jobs)]
         plans = [path.stem.removeprefix("plan-") for path in files_named(self.path, "plan-*.json")]
-        path = self.path / f"plan-{max(map(int, plans), default=-1) + 1:05d}.json"
-        write_json(path, {"format": FORMAT, "jobs": [asdict(job) for job in planned]})
+        for number, part in enumerate(_cut(planned), max(map(int, plans), default=-1) + 1):
+            entries = [vars(job) for job in part]
+            write_json(self.path / f"plan-{number:05d}.json", {"format": FORMAT, "jobs": entries})
         self.jobs += planned
         return planned
 
@@ -522,6 +591,12 @@ class FeatureStore:
         return len(data)
 
 
+def bytes_of_shards(folder: Path) -> int:
+    """Bytes of all shards in a store's folder."""
+    files = statuses_in(folder).items()
+    return sum(status.st_size for name, status in files if fnmatch.fnmatchcase(name, "shard-*.h5"))
+
+
 def _room(folder: Path, shape: tuple[int, int], dtype: type) -> np.ndarray:
     try:
         return np.empty(shape, dtype)
@@ -530,6 +605,38 @@ def _room(folder: Path, shape: tuple[int, int], dtype: type) -> np.ndarray:
             f"{folder}: {shape[0]} rows of {shape[1]} do not fit into memory. "
             "Read fewer keys at a time."
         ) from error
+
+
+def _pieces(
+    places: Sequence[tuple[str, Mapping[str, Sequence[int]]]], layer: str, position: int
+) -> tuple[tuple[str, int, int], ...]:
+    """`Stored.pieces` of an utterance in a layer.
+
+    Args:
+        places: of each part its shard, and the bounds of the utterances' rows in each layer.
+    """
+    return tuple(
+        [(shard, rows[layer][position], rows[layer][position + 1]) for shard, rows in places]
+    )
+
+
+def _cut(jobs: Sequence[Job]) -> list[list[Job]]:
+    """Jobs in parts of about `PLAN_KEYS` utterances."""
+    parts: list[list[Job]] = [[]]
+    n_keys = 0
+    for job in jobs:
+        if n_keys >= PLAN_KEYS:
+            parts.append([])
+            n_keys = 0
+        parts[-1].append(job)
+        n_keys += len(job.keys)
+    return parts
+
+
+def _whole(job: Job, parts: list[dict[str, Any]]) -> list[dict[str, Any]] | None:
+    """The indexes of a job's shards if the job is complete with them."""
+    is_whole = len(parts) == job.parts and all(map(partial(_same_audio, parts[0]), parts))
+    return parts if is_whole else None
 
 
 def _same_audio(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:

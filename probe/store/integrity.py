@@ -6,6 +6,7 @@ means that data is lost. A note is useful information, such as planned shards th
 yet or files of a killed run.
 """
 
+import hashlib
 import json
 import math
 import re
@@ -22,6 +23,7 @@ from probe.brief import brief, counted
 from probe.errors import ProbeError, UnreadError, listed
 from probe.files import canonical_json, files_named, read_json, sha256_of_file, unread
 from probe.model_names import ModelName
+from probe.remote import RangeReader, as_path
 from probe.store.feature_store import Job
 from probe.store.safe_hdf5 import (
     DAMAGE,
@@ -31,6 +33,7 @@ from probe.store.safe_hdf5 import (
     copy_rows,
     dataset_names,
     opened,
+    source_of,
     system_error,
     trusted_attribute,
     trusted_dataset,
@@ -207,7 +210,7 @@ def store_folders(path: Path | str) -> list[Path]:
     Raises:
         ProbeError: there is none.
     """
-    root = Path(path)
+    root = as_path(path)
     names = ("recipe.json", "plan-*.json", "shard-*.json", "shard-*.h5")
     folders = {
         item.parent
@@ -421,8 +424,8 @@ def shard_problems(
 ) -> list[str]:
     """What is wrong with a shard, in words; empty for a sound one.
 
-    Reads the file twice: its bytes for the sha256 and, if that is right, every chunk of every
-    dataset through HDF5.
+    Reads the file twice (a remote one once, into memory): its bytes for the sha256 and, if that is
+    right, every chunk of every dataset through HDF5.
 
     Args:
         index: of the shard, as `probe.store.side_files.checked_index` gives it.
@@ -438,13 +441,19 @@ def shard_problems(
         n_bytes = path.stat().st_size
         if n_bytes != index["bytes"]:
             return [f"has {n_bytes} bytes; its index names {index['bytes']}"]
-        if sha256_of_file(path) != index["sha256"]:
+        source = source_of(path)
+        if isinstance(source, RangeReader):  # over the network once
+            source.fetch([(0, n_bytes)])
+            sha256 = hashlib.sha256(source.range(0, n_bytes)).hexdigest()
+        else:
+            sha256 = sha256_of_file(path)
+        if sha256 != index["sha256"]:
             return ["its bytes do not have the sha256 in its index"]
     except OSError as error:
         raise unread(path, error) from error
     problems: list[str] = []
     try:
-        with opened(path, SLAB_BYTES) as file:
+        with opened(source, SLAB_BYTES) as file:
             problems += _differences(file, path, index, recipe, layers)
             for name in dataset_names(file):
                 problems += _unreadable(file, name, path)

@@ -15,10 +15,11 @@ from pathlib import Path
 
 import h5py
 import numpy as np
-from h5py import h5a, h5d, h5f, h5g, h5l, h5o, h5p, h5s, h5t
+from h5py import h5a, h5d, h5f, h5fd, h5g, h5l, h5o, h5p, h5s, h5t
 
 from probe.errors import ProbeError
 from probe.files import unread
+from probe.remote import RangeReader, RemotePath
 
 TEXT = "S"  # among dtypes: bytes of a fixed length
 # What h5py raises for a file that is damaged or not HDF5, and for one that cannot be read
@@ -27,8 +28,27 @@ DAMAGE = (OSError, RuntimeError, KeyError, TypeError, ValueError, OverflowError,
 ADVICE = "This is damaged, or no shard of layerprobe."
 
 
+def source_of(path: Path, content: bytes | OSError | None = None) -> "Path | RangeReader":
+    """What `opened` reads: the path, or for a remote shard a reader of parts of it.
+
+    Args:
+        content: of a remote shard that was fetched as a whole, or why it cannot be.
+
+    Raises:
+        UnreadError: the remote shard cannot be asked for.
+    """
+    try:
+        if isinstance(content, OSError):
+            raise content
+        return RangeReader(path, content) if isinstance(path, RemotePath) else path
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise unread(path, error) from error
+
+
 @contextmanager
-def opened(path: Path, cache_bytes: int = 1 << 20) -> Iterator[h5f.FileID]:
+def opened(source: Path | RangeReader, cache_bytes: int = 1 << 20) -> Iterator[h5f.FileID]:
     """An HDF5 file to read from; ``h5py.File`` takes twice as long. It is closed once nothing in it
     is referred to any more.
 
@@ -37,8 +57,9 @@ def opened(path: Path, cache_bytes: int = 1 << 20) -> Iterator[h5f.FileID]:
             is not in the file.
         DAMAGE: no HDF5 file.
     """
+    path, reader = (source.path, source) if isinstance(source, RangeReader) else (source, None)
     try:
-        file = _opened(path, cache_bytes)
+        file = _opened(path, cache_bytes) if reader is None else _opened_reader(reader, cache_bytes)
         try:
             yield file
         except BaseException:
@@ -46,9 +67,37 @@ def opened(path: Path, cache_bytes: int = 1 << 20) -> Iterator[h5f.FileID]:
             raise
         file.close()
     except DAMAGE as error:
+        if reader is not None and reader.error is not None:
+            raise unread(path, reader.error) from error
         if (reason := system_error(error)) is not None:
             raise unread(path, reason) from error
         raise
+
+
+def _opened_reader(reader: RangeReader, cache_bytes: int) -> h5f.FileID:
+    access = _access(cache_bytes, None).copy()
+    access.set_fileobj_driver(h5fd.fileobj_driver, reader)
+    return h5f.open(str(reader.path).encode(), h5f.ACC_RDONLY, access)
+
+
+def fetch_rows(
+    reader: RangeReader, values: h5d.DatasetID, runs: Sequence[tuple[int, int, int]]
+) -> None:
+    """Get the chunks that hold some rows of a dataset at the same time, before they are read.
+
+    Args:
+        runs: (first row, stop row, anything) each.
+    """
+    step = chunk_rows(values)
+    numbers = {
+        number for first, stop, _ in runs for number in range(first // step, -(-stop // step))
+    }
+    ranges = []
+    for number in sorted(numbers):
+        chunk = values.get_chunk_info_by_coord((number * step,) + (0,) * (values.rank - 1))
+        if chunk.byte_offset is not None:
+            ranges.append((chunk.byte_offset, chunk.byte_offset + chunk.size))
+    reader.fetch(ranges)
 
 
 def _opened(path: Path, cache_bytes: int) -> h5f.FileID:

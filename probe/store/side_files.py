@@ -143,8 +143,8 @@ class UtteranceEntry(Schema):
     rows: Count
     native_rate_hz: int = 0
     ctc_text: str | None = None
-    flags: list[str] = Field(default=[])
-    others: dict[str, Pair] = Field(default={})
+    flags: list[str] = Field(default_factory=list)
+    others: dict[str, Pair] = Field(default_factory=dict)
     excerpt: str = ""
 
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from probe.files import files_named
-from probe.store.claims import ENDING, Owner, read_claim
+from probe.files import files_named, statuses_in
+from probe.store.claims import ENDING, Owner, read_claim, renewed_at
 from probe.store.feature_store import FeatureStore, Job
 
 
@@ -94,11 +94,11 @@ def workers_in(folder: Path) -> list[Worker]:
     claims: dict[Owner, list[str]] = {}
     ages_s: dict[Owner, float] = {}
     for path in files_named(folder, f"*{ENDING}") if folder.is_dir() else []:
-        try:
-            age_s = time.time() - path.stat().st_mtime
-        except FileNotFoundError:  # it was released meanwhile
-            continue
         if owner := read_claim(path):
+            try:
+                age_s = time.time() - renewed_at(path, owner)
+            except FileNotFoundError:  # it was released meanwhile
+                continue
             claims.setdefault(owner, []).append(path.name.removesuffix(ENDING))
             ages_s[owner] = min(age_s, ages_s.get(owner, age_s))
     workers = [Worker(owner, names, owner.end(ages_s[owner])) for owner, names in claims.items()]
@@ -141,7 +141,8 @@ def _per_hour(store: FeatureStore, complete: Collection[Job], since: float) -> f
     """Utterances that are completed in an hour, by those since a time in seconds since 1970; None
     if there are none.
     """
-    last = {job: store.path / f"{job.shard_names()[-1]}.json" for job in complete}
-    recent = [job for job, path in last.items() if path.stat().st_mtime >= since]
+    files = statuses_in(store.path)
+    last = {job: files.get(f"{job.shard_names()[-1]}.json") for job in complete}
+    recent = [job for job, status in last.items() if status and status.st_mtime >= since]
     hours = (time.time() - since) / 3600
     return _n_utterances(recent) / hours if recent and hours > 0 else None

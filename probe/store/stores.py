@@ -11,7 +11,8 @@ from typing import Any
 from probe.errors import ProbeError, listed
 from probe.files import file_name, sha256_of_json, write_json
 from probe.model_names import RANDOM, ModelName, own_name
-from probe.store.feature_store import FeatureStore, Stored
+from probe.remote import as_path
+from probe.store.feature_store import FeatureStore, Stored, bytes_of_shards
 from probe.store.side_files import CTC_HEAD, FORMAT
 from probe.store.views import serves
 
@@ -66,15 +67,15 @@ def store_path(root: Path, recipe: dict[str, Any], alias: str | None = None) -> 
     name = (
         f"{file_name(recipe['view'])}-{file_name(recipe['condition'])}-{sha256_of_json(recipe)[:8]}"
     )
-    path = Path(root) / file_name(alias or recipe["model"]["id"]) / name
+    path = as_path(root) / file_name(alias or recipe["model"]["id"]) / name
     if (path / "recipe.json").exists():
         return path
-    return next((item.parent for item in sorted(Path(root).glob(f"*/{name}/recipe.json"))), path)
+    return next((item.parent for item in sorted(as_path(root).glob(f"*/{name}/recipe.json"))), path)
 
 
 def find_stores(path: Path | str) -> list[FeatureStore]:
     """The store at ``path``, or all stores beneath it, in the order of their paths."""
-    root = Path(path)
+    root = as_path(path)
     return [
         FeatureStore(item.parent)
         for item in sorted(
@@ -303,7 +304,7 @@ def describe_store(store: FeatureStore) -> dict[str, str]:
     newest = [versions[-1] for versions in store.utterances.values()]
     hours = sum(item.duration_s for item in newest) / 3600
     n_frames = sum(item.n_frames for item in newest)
-    n_bytes = sum(path.stat().st_size for path in store.path.glob("shard-*.h5"))
+    n_bytes = bytes_of_shards(store.path)
     dtypes = sorted({dtype for of_shard in store.dtypes.values() for dtype in of_shard.values()})
     aliases = "".join(f" ({alias} is {layer})" for alias, layer in store.aliases.items())
     n_missing = sum(job.parts for job in store.jobs if job.number not in store.complete)

@@ -38,7 +38,7 @@ from probe.measures.counts import value_of
 from probe.models.encoder import ModelInfo
 from probe.models.frames import FrameGrid
 from probe.pipeline import bench
-from probe.protocols import ready_tasks
+from probe.protocols import ready_summaries, ready_tasks
 from probe.records import frame_of, read_records
 from probe.reporting.tables.score_tables import search_table, to_csv, to_markdown
 
@@ -727,6 +727,10 @@ def test_a_limited_run_lives_apart_from_the_full_one(
 
 def test_every_ready_task_opens_and_says_what_it_asks() -> None:
     tasks = {name: open_task(name) for name in ready_tasks()}
+    assert ready_summaries() == [
+        {"task": task.name, "kind": task.kind.name, "description": task.description}
+        for task in tasks.values()
+    ]
     assert {"speaker-id", "word-id", "asr-ctc", "speaker-verify", "domain-shift"} <= tasks.keys()
     assert all(task.description for task in tasks.values())
 

@@ -313,7 +313,7 @@ def test_a_head_whose_blank_is_changed_afterwards_is_not_run(
 
 
 class DictConfig:
-    """Stands in for omegaconf's configuration, of which it has what docs/models.md needs."""
+    """Stands in for omegaconf's configuration, of which it has what docs/checkpoints.md needs."""
 
     def __init__(self, content: dict[str, Any]) -> None:
         self.content = content
@@ -330,7 +330,7 @@ class DictConfig:
 def test_the_scripts_of_the_documentation_bring_files_into_the_form_that_is_read(
     tuned: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    page = (Path(__file__).parents[2] / "docs" / "models.md").read_text(encoding="utf-8")
+    page = (Path(__file__).parents[2] / "docs" / "checkpoints.md").read_text(encoding="utf-8")
     to_plain, with_pretrained = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
     module = types.ModuleType("omegaconf")
     module.OmegaConf = DictConfig  # type: ignore[attr-defined]
@@ -351,7 +351,7 @@ def test_the_scripts_of_the_documentation_bring_files_into_the_form_that_is_read
     with pytest.raises(
         ProbeError,
         match=(
-            r"without the settings of the pretrained one \(w2v_args None\)\. .*docs/models\.md"
+            r"without the settings of the pretrained one \(w2v_args None\)\. .*docs/checkpoints\.md"
             r" says how"
         ),
     ):
@@ -514,7 +514,9 @@ def test_a_plain_pickle_and_another_name_for_it_are_not_run_either(tmp_path: Pat
     with zipfile.ZipFile(file, "w") as archive:
         archive.writestr("model/data.pkl", pickle.dumps(Mark(made)))
         archive.writestr("model/version", "3")
-    with pytest.raises(ProbeError, match=r"wants to import \w+\.mkdir, .*docs/models\.md says"):
+    with pytest.raises(
+        ProbeError, match=r"wants to import \w+\.mkdir, .*docs/checkpoints\.md says"
+    ):
         open_model(str(file), "cpu")
     assert not made.exists()
 

@@ -686,7 +686,7 @@ def test_ways_to_arrange_exclude_each_other(tmp_path: Path) -> None:
 def test_the_pandas_examples_of_the_documentation_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    page = (Path(__file__).parents[2] / "docs" / "tables.md").read_text(encoding="utf-8")
+    page = (Path(__file__).parents[2] / "docs" / "table-formats.md").read_text(encoding="utf-8")
     examples = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
     counts = {"block": ["a", "b", "c"], "numerator": [9, 8, 9], "denominator": [10, 10, 10]}
     worse = counts | {"numerator": [5, 6, 4]}

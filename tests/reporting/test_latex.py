@@ -195,7 +195,7 @@ def test_a_long_table_breaks_over_pages_and_others_shrink() -> None:
 
 
 def test_the_documentation_names_the_packages() -> None:
-    page = (Path(__file__).parents[2] / "docs" / "tables.md").read_text(encoding="utf-8")
+    page = (Path(__file__).parents[2] / "docs" / "table-formats.md").read_text(encoding="utf-8")
     assert PREAMBLE in page and to_latex([]) == f"% {PREAMBLE}\n"
 
 

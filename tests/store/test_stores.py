@@ -842,6 +842,21 @@ def test_a_plan_never_replaces_an_earlier_one(make: Callable[..., FeatureStore])
     assert (store.path / "plan-00003.json").exists()
 
 
+def test_a_large_plan_is_several_files(
+    make: Callable[..., FeatureStore], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("probe.store.feature_store.PLAN_KEYS", 3)
+    store = make()
+    planned = store.add_plan([(("a", "b"), 1), (("c",), 2), (("d",), 1), (("e", "f", "g"), 1)])
+    assert [path.name for path in sorted(store.path.glob("plan-*"))] == [
+        "plan-00000.json",
+        "plan-00001.json",
+    ]
+    assert open_store(store.path).jobs == planned == store.jobs
+    assert [job.number for job in planned] == [0, 1, 2, 3]
+    assert verify_store(store.path).state == "sound"
+
+
 def test_a_shard_is_read_without_a_lock_of_its_own(make: Callable[..., FeatureStore]) -> None:
     store = make()
     frames = random_frames("ab")

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import soundfile
 import soxr
-from scipy.signal import firwin, oaconvolve
 
 from probe.data.conditions.noise_sources import Apply, Scene, Settings
 from probe.errors import UtteranceError
@@ -44,6 +43,8 @@ def band_limited(samples: np.ndarray, low_hz: float, high_hz: float, rate_hz: in
     other edge. An edge has no effect unless it is at least 1 Hz above 0 and below half the rate; a
     lower edge above that leaves nothing.
     """
+    from scipy.signal import firwin, oaconvolve  # its import takes a second
+
     highest_hz = rate_hz / 2 - NARROWEST_HZ
     edges = [edge for edge in (low_hz, high_hz) if NARROWEST_HZ <= edge <= highest_hz]
     if low_hz > highest_hz:

@@ -8,7 +8,6 @@ utterance is cut off. Nothing is clipped; SoX clips at full scale, which is the 
 """
 
 import numpy as np
-from scipy.signal import lfilter, oaconvolve
 
 from probe.data.conditions.loudness import rms
 from probe.data.conditions.noise_sources import Scene, Settings
@@ -62,6 +61,8 @@ def _shelf(
         size * (up - down * c - root),
     ]
     a = [up + down * c + root, side * -2 * (down + up * c), up + down * c - root]
+    from scipy.signal import lfilter  # its import takes a second
+
     return lfilter(b, a, samples)
 
 
@@ -132,6 +133,8 @@ def _convolved(samples: np.ndarray, response: np.ndarray, direct: int) -> np.nda
     """Convolve the speech with the response of a room; ``direct`` is the position of the direct
     sound.
     """
+    from scipy.signal import oaconvolve  # its import takes a second
+
     whole = oaconvolve(samples, np.asarray(response, np.float64))
     reverberant = whole[direct : direct + len(samples)]
     level = rms(reverberant)

@@ -5,7 +5,6 @@ threads.
 """
 
 import numpy as np
-from scipy.signal import lfilter
 
 from probe.data.sound_flags import SILENT_PEAK
 
@@ -42,6 +41,8 @@ def active_rms(samples: np.ndarray, rate_hz: int) -> float:
     above a threshold and for the next 200 ms. The result is the level whose threshold, 15.9 dB
     below it, yields exactly this level.
     """
+    from scipy.signal import lfilter  # its import takes a second
+
     if is_silent(samples):
         return 0.0
     decay = np.exp(-1 / (ENVELOPE_S * rate_hz))

@@ -10,7 +10,6 @@ from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
-from scipy import fft
 
 from probe.data.conditions.loudness import active_rms, is_silent, rms
 from probe.data.conditions.noise_sources import Scene, Settings
@@ -28,6 +27,8 @@ def add_white(samples: np.ndarray, settings: Settings, scene: Scene) -> np.ndarr
 
 def add_pink(samples: np.ndarray, settings: Settings, scene: Scene) -> np.ndarray:
     """Add Gaussian noise without an offset that falls by 3 dB per octave above 20 Hz."""
+    from scipy import fft
+
     n_samples = len(samples)
     frequencies = fft.rfftfreq(n_samples, 1 / scene.rate_hz)
     spectrum = fft.rfft(scene.generator.standard_normal(n_samples)) / np.sqrt(

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from probe.data.excerpts import EXCERPT_COLUMNS
+from probe.remote import as_path
 
 # Columns with a meaning; only ``path`` is compulsory. Any other column can be a label.
 COLUMNS = ("path", "text", "speaker", "domain", "split", "duration_s")
@@ -79,7 +80,7 @@ class Source:
     @property
     def path(self) -> Path:
         """The root as a path."""
-        return Path(self.root)
+        return as_path(self.root)
 
 
 @dataclass(frozen=True)

@@ -5,10 +5,13 @@ import importlib
 import logging
 import pkgutil
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 from probe.data.readers.reading import SPLITS, Reader, Reading, Source
 from probe.errors import ProbeError, listed
+from probe.files import unread
+from probe.remote import is_url
 
 log = logging.getLogger("probe")
 
@@ -31,6 +34,8 @@ def read(text: str) -> Reading:
     """
     form, colon, rest = text.partition(":")
     known = readers()
+    if is_url(text):
+        return _remote(Source(text, text), known)
     if colon and form in known:
         return known[form].read(source_of(text, rest))
     if colon and re.fullmatch("[a-z][a-z0-9-]*", form) and not Path(text).exists():
@@ -48,6 +53,23 @@ def read(text: str) -> Reading:
     if reader.form != "csv":
         log.info("%s: read as %s (%s)", text, reader.form, reader.title)
     return reader.read(source)
+
+
+def _remote(source: Source, known: Mapping[str, Reader]) -> Reading:
+    """The rows of a table on object storage."""
+    path = source.path
+    form = {".json": "jsonl", ".jsonl": "jsonl", ".parquet": "parquet"}.get(path.suffix.lower())
+    if form is None and path.suffix.lower() not in (".csv", ".tsv"):
+        raise ProbeError(
+            f"{source.text}: of the forms of corpora, a table can lie on object storage; expected "
+            "the URL of one that ends in .csv, .tsv, .jsonl, .json or .parquet."
+        )
+    try:
+        return known[form or "csv"].read(source)
+    except FileNotFoundError as error:
+        raise ProbeError(f"{path}: does not exist ({error.strerror}).") from error
+    except OSError as error:
+        raise unread(path, error) from error
 
 
 def source_of(text: str, rest: str) -> Source:

@@ -8,6 +8,7 @@ header, audio in ``wavs/``).
 
 import dataclasses
 import hashlib
+import io
 import json
 import logging
 import os
@@ -31,6 +32,7 @@ from probe.data.readers.columns import ALIASES, Columns, Table, columns_of, plai
 from probe.data.readers.reading import SPLIT_WORDS, Reader, Reading, Row, Source, split_word
 from probe.errors import ProbeError, listed, refuse_problems
 from probe.foreign_files import HEAD_BYTES, true_form
+from probe.remote import RemotePath
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -158,7 +160,7 @@ class TableRows:
 def _files(source: Source) -> list[tuple[Path, str]]:
     """(table, split that was named for it) of a source."""
     root = source.path
-    if root.is_file() and not source.parts:
+    if isinstance(root, RemotePath) or (root.is_file() and not source.parts):
         return [(root, "")]
     if not root.is_dir():
         problem = "is a file and has no parts" if root.is_file() else "does not exist"
@@ -223,7 +225,7 @@ def _has_clips(path: Path, table: Table) -> bool:
 def _table(path: Path, content: bytes) -> tuple[Table, str]:
     """The table in a file, and the folder beside it that its paths are relative to."""
     if content.startswith(b"PAR1"):
-        return _parquet(path), ""
+        return _parquet(path, io.BytesIO(content) if isinstance(path, RemotePath) else path), ""
     is_json = true_form(content[:HEAD_BYTES])[0] == "JSON"
     text = decoded_table(path, content, "a JSON table" if is_json else "a CSV table")
     del content
@@ -330,11 +332,11 @@ def _has_path(fields: dict[str, Any]) -> bool:
     return any(plain_name(name) in ALIASES["path"] for name in fields)
 
 
-def _parquet(path: Path) -> Table:
+def _parquet(path: Path, source: Path | io.BytesIO) -> Table:
     try:
         import pandas as pd
 
-        frame = pd.read_parquet(path)
+        frame = pd.read_parquet(source)
     except ImportError as error:
         raise ProbeError(
             f"{path}: Parquet is read with pyarrow, which is not installed. "

@@ -10,7 +10,6 @@ data.
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 
 from probe.errors import ProbeError
 
@@ -32,6 +31,8 @@ class Projection:
 
     def apply(self, rows: np.ndarray, chunk_rows: int = 1 << 14) -> np.ndarray:
         """Return the projected rows, (row, width) float32."""
+        import torch  # its import takes two seconds
+
         out = np.empty((len(rows), self.weights.shape[1]), np.float32)
         for start in range(0, len(rows), chunk_rows):
             part = slice(start, start + chunk_rows)
@@ -79,6 +80,8 @@ def principal(covariance: np.ndarray, width: int) -> np.ndarray:
     """Return (dim, width) eigenvectors, largest eigenvalue first; the largest entry of each is
     positive.
     """
+    import torch  # its import takes two seconds
+
     vectors = torch.linalg.eigh(torch.from_numpy(covariance))[1].numpy()[:, ::-1][:, :width]
     return vectors * _signs(vectors[np.abs(vectors).argmax(axis=0), np.arange(width)])
 

@@ -36,9 +36,9 @@ from probe.models.windows import Window, windows
 ROWS = {"cpu": 2048, "cuda": 32_768}
 
 
-class PackedEncoder(TransformersEncoder):
-    """A speech encoder with the packed forward; its module stays as it is, for comparison by
-    `probe.models.check`.
+class PackedForm(TransformersEncoder):
+    """What the packed encoders of all families have in common. The module stays as it is, for
+    comparison by `probe.models.check`.
 
     Attributes:
         precision: ``fp32``, ``tf32`` or ``bf16``.
@@ -48,6 +48,7 @@ class PackedEncoder(TransformersEncoder):
     """
 
     implementation = "packed"
+    network_class: "type[Network]"
 
     def __init__(
         self,
@@ -68,6 +69,14 @@ class PackedEncoder(TransformersEncoder):
         self.precision, self.chunking, self.rows = precision, chunking, ROWS[self.device.type]
         self._dtype = dtype_of(precision, self.device)
         self._network: Network | None = None
+
+    @property
+    def network(self) -> "Network":
+        """The weights in the layout of the products."""
+        if self._network is None:
+            with on_one_thread():
+                self._network = self.network_class(self.model, self._head, self._dtype)
+        return self._network
 
     @torch.inference_mode()
     def encode(
@@ -101,33 +110,19 @@ class PackedEncoder(TransformersEncoder):
         )
         return [torch.cat(parts) if len(parts) > 1 else parts[0] for parts in pieces], offsets
 
-    @torch.inference_mode()
     def pieces(self, waveforms: Sequence[Tensor], layers: Sequence[str]) -> Iterator[list[Tensor]]:
-        """The rows of `encode_packed` in order, a few thousand at a time: (row, dim) per layer.
-
-        Of a chunked utterance, with a caller that keeps no piece, memory beyond the audio is layer
-        0, `CONV` where that is asked for, and a constant.
-        """
-        if self._network is None:
-            with on_one_thread():
-                self._network = Network(self.model, self._head, self._dtype)
-        with exactly(self.precision):
-            epsilon = epsilon_of(self.info)
-            to_input = functools.partial(normalized, epsilon=epsilon)
-            waves = list(map(to_input if self.info.normalize else torch.clone, waveforms))
-            tapped, n_frames = self._network.begin(waves, CONV in layers)
-        for group in _grouped(self._windows(n_frames), self.rows):
-            with exactly(self.precision):
-                yield self._network.run(tapped, group, layers)
-
-    def _windows(self, n_frames: Sequence[int]) -> Iterator[Window]:
-        """The windows of utterances of so many frames, one after the other."""
-        for start, stop in itertools.pairwise(itertools.accumulate(n_frames, initial=0)):
-            yield from windows(stop - start, self.chunking, self.frame_rate_hz, start)
+        """See `probe.models.encoder.pieces_of`: the rows of `encode_packed` in order."""
+        raise NotImplementedError
 
 
 class Network:
-    """One module's weights, ready for packed execution."""
+    """One module's weights, ready for packed execution.
+
+    Attributes:
+        skips_rows: whether the last block that is needed computes only the rows that are kept.
+    """
+
+    skips_rows = False
 
     def __init__(self, model: Any, head: Any, dtype: torch.dtype) -> None:
         """``model`` is transformers' encoder, ``head`` the linear layer of its CTC head or None."""
@@ -182,52 +177,106 @@ class Network:
             for name, rows in begun.items()
         }
         hidden = tapped["0"]
-        last = len(self.blocks)
-        numbers = [int(name) if name.isdecimal() else last for name in layers if name != CONV]
-        for number, block in enumerate(self.blocks[: max(numbers, default=0)], start=1):
-            hidden = block(hidden, lengths, bias)
+        kept = [
+            slice(window.kept_from - window.start, window.kept_to - window.start)
+            for window in windows
+        ]
+        n_kept = sum(span.stop - span.start for span in kept)
+        numbers = [
+            int(name) if name.isdecimal() else len(self.blocks) for name in layers if name != CONV
+        ]
+        last = max(numbers, default=0)
+        for number, block in enumerate(self.blocks[:last], start=1):
+            skips = self.skips_rows and number == last
+            hidden = block(hidden, lengths, bias, kept if skips else None)
             if str(number) in layers:
                 tapped[str(number)] = hidden
         if "final" in layers or CTC in layers:
             tapped["final"] = self.norm(hidden) if self.pre_ln else hidden
         if CTC in layers and self.head is not None:
             tapped[CTC] = self.head(tapped["final"])
-        starts = torch.tensor([0, *lengths]).cumsum(0).tolist()
-        spans = [
-            slice(start + window.kept_from - window.start, start + window.kept_to - window.start)
-            for start, window in zip(starts, windows, strict=False)
+        return [
+            tapped[name] if len(tapped[name]) == n_kept else _rows_of(tapped[name], lengths, kept)
+            for name in layers
         ]
-        if sum(span.stop - span.start for span in spans) == len(hidden):
-            return [tapped[name] for name in layers]
-        return [torch.cat([tapped[name][span] for span in spans]) for name in layers]
+
+
+class PackedEncoder(PackedForm):
+    """An encoder of the wav2vec 2.0 family with the packed forward."""
+
+    network_class = Network
+
+    @torch.inference_mode()
+    def pieces(self, waveforms: Sequence[Tensor], layers: Sequence[str]) -> Iterator[list[Tensor]]:
+        """The rows of `encode_packed` in order, a few thousand at a time: (row, dim) per layer.
+
+        Of a chunked utterance, with a caller that keeps no piece, memory beyond the audio is layer
+        0, `CONV` where that is asked for, and a constant.
+        """
+        network = self.network
+        with exactly(self.precision):
+            epsilon = epsilon_of(self.info)
+            to_input = functools.partial(normalized, epsilon=epsilon)
+            waves = list(map(to_input if self.info.normalize else torch.clone, waveforms))
+            tapped, n_frames = network.begin(waves, CONV in layers)
+        for group in _grouped(self._windows(n_frames), self.rows):
+            with exactly(self.precision):
+                yield network.run(tapped, group, layers)
+
+    def _windows(self, n_frames: Sequence[int]) -> Iterator[Window]:
+        """The windows of utterances of so many frames, one after the other."""
+        for start, stop in itertools.pairwise(itertools.accumulate(n_frames, initial=0)):
+            yield from windows(stop - start, self.chunking, self.frame_rate_hz, start)
 
 
 class Block:
     """One transformer block."""
 
-    def __init__(self, module: Any, pre_ln: bool, dtype: torch.dtype) -> None:
+    def __init__(
+        self, module: Any, pre_ln: bool, dtype: torch.dtype, tile: int | None = None
+    ) -> None:
         """``module`` is transformers'; ``pre_ln`` says whether its LayerNorms come before or after
-        what they belong to.
+        what they belong to; ``tile`` as in `Attention`.
         """
         self.pre_ln = pre_ln
-        self.attention = Attention(module.attention, dtype)
-        self.attention_norm, self.norm = Norm(module.layer_norm), Norm(module.final_layer_norm)
-        inner, outer = module.feed_forward.intermediate_dense, module.feed_forward.output_dense
+        if hasattr(module, "self_attn"):  # Whisper's names
+            attention, attention_norm = module.self_attn, module.self_attn_layer_norm
+            inner, outer = module.fc1, module.fc2
+        else:
+            attention, attention_norm = module.attention, module.layer_norm
+            inner, outer = module.feed_forward.intermediate_dense, module.feed_forward.output_dense
+        self.attention = Attention(attention, dtype, tile)
+        self.attention_norm, self.norm = Norm(attention_norm), Norm(module.final_layer_norm)
         self.inner = Product(inner.weight, inner.bias, dtype, gelu=True)
         self.outer = Product(outer.weight, outer.bias, dtype)
 
-    def __call__(self, hidden: Tensor, lengths: Sequence[int], bias: Tensor | None) -> Tensor:
-        """(row, dim) float32 -> the same shape, a new tensor; ``lengths`` and ``bias`` as in
-        `Attention`.
+    def __call__(
+        self,
+        hidden: Tensor,
+        lengths: Sequence[int],
+        bias: Tensor | None,
+        queries: Sequence[slice] | None = None,
+    ) -> Tensor:
+        """(row, dim) float32 -> (row, dim) of the requested frames, a new tensor; ``lengths``,
+        ``bias`` and ``queries`` as in `Attention`.
         """
         at_once = ROWS[hidden.device.type]
+        requested = hidden if queries is None else _rows_of(hidden, lengths, queries)
         if self.pre_ln:
-            hidden = hidden + self.attention(self.attention_norm(hidden), lengths, bias)
+            normed = self.attention_norm(hidden)
+            hidden = requested + self.attention(normed, lengths, bias, queries)
             parts = hidden.split(at_once)
             return torch.cat([rows + self.outer(self.inner(self.norm(rows))) for rows in parts])
-        hidden = self.attention_norm(hidden + self.attention(hidden, lengths, bias))
+        added = self.attention(hidden, lengths, bias, queries)
+        hidden = self.attention_norm(requested + added)
         parts = hidden.split(at_once)
         return torch.cat([self.norm(rows + self.outer(self.inner(rows))) for rows in parts])
+
+
+def _rows_of(rows: Tensor, lengths: Sequence[int], spans: Sequence[slice]) -> Tensor:
+    """(row, dim) of several utterances -> the rows of each one's span, one after the other."""
+    parts = zip(rows.split(list(lengths)), spans, strict=True)
+    return torch.cat([part[span] for part, span in parts])
 
 
 def _grouped(windows: Iterator[Window], most_rows: int) -> Iterator[list[Window]]:

@@ -2,11 +2,16 @@
 
 from typing import Any
 
+FAMILIES = (
+    *("wav2vec2", "data2vec-audio", "hubert", "wavlm", "unispeech", "unispeech-sat"),
+    "whisper",
+)
 # Options that this code follows, with the values it knows; others mean the reference
 # implementation.
 VALUES: dict[str, tuple[Any, ...]] = {
-    "model_type": ("wav2vec2", "data2vec-audio", "hubert", "wavlm", "unispeech", "unispeech-sat"),
+    "model_type": FAMILIES,
     "hidden_act": ("gelu",),
+    "activation_function": ("gelu",),  # Whisper's
     "feat_extract_activation": ("gelu",),
     "feat_extract_norm": ("group", "layer"),
     "do_stable_layer_norm": (True, False),
@@ -19,10 +24,12 @@ VALUES: dict[str, tuple[Any, ...]] = {
 _SIZES = """
     hidden_size num_hidden_layers num_attention_heads intermediate_size layer_norm_eps
     conv_dim conv_stride conv_kernel conv_bias num_feat_extract_layers num_conv_pos_embeddings
-    num_conv_pos_embedding_groups conv_pos_kernel_size num_buckets max_bucket_distance"""
+    num_conv_pos_embedding_groups conv_pos_kernel_size num_buckets max_bucket_distance
+    d_model encoder_layers encoder_attention_heads encoder_ffn_dim num_mel_bins
+    max_source_positions"""
 SIZES = set(_SIZES.split())
 # Beginnings of options that decide nothing in a forward pass without gradients: training, heads,
-# adapters, file formats.
+# adapters, decoders, file formats.
 _ELSEWHERE = """
     hidden_dropout activation_dropout attention_dropout feat_proj_dropout feat_quantizer_dropout
     final_dropout layerdrop initializer_range mask_ apply_spec_augment ctc_ num_ctc_classes
@@ -31,7 +38,9 @@ _ELSEWHERE = """
     num_clusters xvector_output_dim adapter_ num_adapter_layers output_hidden_size pad_token_id
     bos_token_id eos_token_id problem_type id2label label2id num_labels architectures
     transformers_version dtype torch_dtype return_dict output_ chunk_size_feed_forward
-    is_encoder_decoder _ name_or_path tie_ gradient_checkpointing tokenizer_class"""
+    is_encoder_decoder _ name_or_path tie_ gradient_checkpointing tokenizer_class
+    decoder_ encoder_layerdrop dropout init_std scale_embedding max_target_positions use_cache
+    suppress_tokens begin_suppress_tokens median_filter_width"""
 ELSEWHERE = tuple(_ELSEWHERE.split())
 
 

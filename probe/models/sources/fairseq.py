@@ -9,7 +9,7 @@ encoder, and also the CTC head if the file holds the dictionary.
 The configuration must contain everything that the weights do not show: the number of heads, strides
 and the places of LayerNorms. Sizes are compared with the weights, and missing or additional weights
 of the encoder are refused. Waveforms are normalised as in transformers, which adds 1e-7 to the
-variance; fairseq adds 1e-5, a difference of 0.2 % in level at an rms of 0.05 (docs/models.md
+variance; fairseq adds 1e-5, a difference of 0.2 % in level at an rms of 0.05 (docs/checkpoints.md
 describes its effect).
 
 Names and defaults: https://github.com/facebookresearch/fairseq (``models/wav2vec``,
@@ -218,7 +218,7 @@ def _settings(
         raise ProbeError(
             f"{file}: a fine-tuned model without the settings of the pretrained one (w2v_args "
             f"{model['w2v_args']!r}). Put them in, from the file that it was made from (w2v_path "
-            f"{model.get('w2v_path')!r}): docs/models.md says how."
+            f"{model.get('w2v_path')!r}): docs/checkpoints.md says how."
         )
     return _plain(pretrained.get("model")) or pretrained, model, task
 

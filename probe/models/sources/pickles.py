@@ -60,7 +60,7 @@ def open_pickle(file: Path, allowed: Mapping[str, type] = FAIRSEQ) -> Any:
         if isinstance(error, OSError | MemoryError) and not is_cut:
             raise unread(file, error) from error
         if names := _imports_of(file).difference(allowed):
-            cure = "docs/models.md says how to bring a file that you trust into that form"
+            cure = "docs/checkpoints.md says how to bring a file that you trust into that form"
             raise ProbeError(
                 f"{file}: wants to import {listed(sorted(names), 20)}, which could run any code. "
                 f"It was not run. Expected {' and '.join(['plain weights', *allowed])}. "
