@@ -19,7 +19,8 @@ from h5py import h5a, h5d, h5f, h5fd, h5g, h5l, h5o, h5p, h5s, h5t
 
 from probe.errors import ProbeError
 from probe.files import unread
-from probe.remote import RangeReader, RemotePath
+from probe.remote.paths import RemotePath
+from probe.remote.ranges import RangeReader
 
 TEXT = "S"  # among dtypes: bytes of a fixed length
 # What h5py raises for a file that is damaged or not HDF5, and for one that cannot be read
@@ -28,14 +29,19 @@ DAMAGE = (OSError, RuntimeError, KeyError, TypeError, ValueError, OverflowError,
 ADVICE = "This is damaged, or no shard of layerprobe."
 
 
-def source_of(path: Path) -> "Path | RangeReader":
+def source_of(path: Path, content: bytes | OSError | None = None) -> "Path | RangeReader":
     """What `opened` reads: the path, or for a remote shard a reader of parts of it.
+
+    Args:
+        content: of a remote shard that was fetched as a whole, or why it cannot be.
 
     Raises:
         UnreadError: the remote shard cannot be asked for.
     """
     try:
-        return RangeReader(path) if isinstance(path, RemotePath) else path
+        if isinstance(content, OSError):
+            raise content
+        return RangeReader(path, content) if isinstance(path, RemotePath) else path
     except FileNotFoundError:
         raise
     except OSError as error:
