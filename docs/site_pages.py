@@ -20,6 +20,7 @@ PAGES = {
     "tasks/README.md": "tasks.md",
     "results/README.md": "results.md",
     "examples/own_model.ipynb": "own_model.md",
+    "examples/robustness.ipynb": "robustness_figure.md",
     "examples/own_labels.ipynb": "own_labels.md",
     "CONTRIBUTING.md": "contributing.md",
     "CHANGELOG.md": "changelog.md",

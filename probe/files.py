@@ -10,12 +10,12 @@ import secrets
 import shutil
 import stat
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from probe.errors import ProbeError, UnreadError
-from probe.remote import RemotePath
+from probe.remote import RemotePath, read_all
 
 BLOCK_BYTES = 1 << 20
 LARGEST_JSON = 1 << 28
@@ -187,6 +187,28 @@ def statuses_in(folder: Path) -> dict[str, os.stat_result]:
     return statuses
 
 
+def is_plain(status: os.stat_result) -> bool:
+    """Whether a file can hold JSON: a regular one of at most `LARGEST_JSON` bytes."""
+    return stat.S_ISREG(status.st_mode) and status.st_size <= LARGEST_JSON
+
+
+def contents_of(paths: Sequence[Path]) -> list[bytes | OSError]:
+    """The content of small files in one folder, those of a remote one at the same time; for one
+    that cannot be read, the reason.
+    """
+    remote = [path for path in paths if isinstance(path, RemotePath)]
+    if len(remote) == len(paths):
+        return read_all(remote)
+    contents: list[bytes | OSError] = []
+    for path in paths:
+        try:
+            with open(path, "rb", buffering=0) as file:  # noqa: PTH123 - takes half as long
+                contents.append(file.read())
+        except OSError as error:
+            contents.append(error)
+    return contents
+
+
 def sha256_of_file(path: Path) -> str:
     """Hex sha256 of a file's bytes, read by blocks.
 
@@ -283,10 +305,9 @@ def read_json(path: Path, content: bytes | OSError | None = None) -> dict[str, A
     try:
         if isinstance(content, OSError):
             raise content
-        if content is None and not isinstance(path, RemotePath):  # where it is one request
-            status = path.stat()
-            if not stat.S_ISREG(status.st_mode) or status.st_size > LARGEST_JSON:
-                raise ValueError(f"no plain file of at most {LARGEST_JSON} bytes")
+        is_local = not isinstance(path, RemotePath)  # there, each question is a request
+        if content is None and is_local and not is_plain(path.stat()):
+            raise ValueError(f"no plain file of at most {LARGEST_JSON} bytes")
         value = json.loads((path.read_bytes() if content is None else content).decode())
         if not isinstance(value, dict) or value.pop("checksum", None) != sha256_of_json(value):
             raise ValueError("its entries do not have its checksum")

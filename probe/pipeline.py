@@ -1,7 +1,7 @@
 """A bench: the three stages chained for several models and tasks."""
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -13,8 +13,9 @@ from probe.data.trials import load_trials
 from probe.engines.engine import ALL, Division, Engine
 from probe.errors import ProbeError
 from probe.evaluation.condition_plan import Hearing, asked_under, hearings
+from probe.evaluation.engine_jobs import Asking, Finished, Pair, finished_here, finished_on
 from probe.evaluation.prechecks import askable, check, stores_of
-from probe.evaluation.run import TRAINING, Run, Training, run
+from probe.evaluation.run import TRAINING, Run, Training
 from probe.evaluation.tasks import Task, log_columns, open_task
 from probe.evaluation.trial_lists import SCOPE, Scope
 from probe.extraction.engine_jobs import Extractions, Step, extract_on
@@ -24,7 +25,7 @@ from probe.files import require_writable
 from probe.model_names import ModelName, distinct_models
 from probe.models.catalogue import choose_device
 from probe.models.encoder import ModelInfo
-from probe.records import Record, iterate_records, read_records
+from probe.records import Record, read_records
 from probe.reporting.tables.files import write_tables
 from probe.store.feature_store import FeatureStore
 from probe.store.layer_names import choose_layers
@@ -69,7 +70,7 @@ class Bench:
         self.refused.append(reason)
         log.error("%s", reason)
 
-    def refuse_unfinished(self, pairs: "Iterable[_Finished]") -> None:
+    def refuse_unfinished(self, pairs: Iterable[Finished]) -> None:
         """Add the pairs of a model and a task that could not be asked."""
         for pair, finished in pairs:
             if isinstance(finished, ProbeError):
@@ -137,7 +138,7 @@ def bench(
         require_writable(results)
     plan = _Plan(opened, scope, loaded, known, extracting)
     work = Extractions(plan.steps, loaded, Path(to) / "features", extracting)
-    asking = _Asking(opened, loaded, work.to, results, scope, training)
+    asking = Asking(opened, loaded, work.to, results, scope, training)
     if engine is not None and not dry_run:
         _bench_on(engine, work, names, asking, done)
     else:
@@ -207,76 +208,8 @@ class _Plan:
         return steps
 
 
-@dataclass(frozen=True)
-class _Asking:
-    """How tasks are asked of models, as `probe.engines.engine.Work`; its jobs are `_Pair`."""
-
-    tasks: Sequence[Task]
-    corpus: Corpus
-    features: Path
-    results: Path
-    scope: Scope
-    training: Training
-
-    def open(self) -> Callable[[Sequence["_Pair"]], list[Run]]:
-        """Return what does several jobs; records stay in their files."""
-        return lambda pairs: [replace(self.run(pair), records=[]) for pair in pairs]
-
-    def pairs(self, model: ModelName) -> list["_Pair"]:
-        """The jobs of a model."""
-        return [_Pair(model, number, task.name) for number, task in enumerate(self.tasks)]
-
-    def run(self, pair: "_Pair", place: str = "") -> Run:
-        """Train and score."""
-        task = self.tasks[pair.number]
-        where = (self.features, self.results)
-        return run(task, pair.model, self.corpus, *where, self.scope, self.training, place)
-
-
-@dataclass(frozen=True)
-class _Pair:
-    """A model, and the number of a task among `_Asking.tasks`."""
-
-    model: ModelName
-    number: int
-    task: str
-
-    def __str__(self) -> str:
-        return f"{self.model.name}, {self.task}"
-
-
-_Finished = tuple[_Pair, Run | ProbeError]
-
-
-def _finished_here(
-    asking: _Asking, pairs: Sequence[_Pair], n_before: int, n_all: int
-) -> Iterator[_Finished]:
-    """Yield each pair with what it wrote, or with why it could not be asked.
-
-    Args:
-        n_before: number of pairs before these, among ``n_all``, for the progress.
-    """
-    for number, pair in enumerate(pairs, start=n_before + 1):
-        try:
-            yield pair, asking.run(pair, f"task {number} of {n_all}")
-        except ProbeError as error:
-            yield pair, error
-
-
-def _finished_on(engine: Engine, asking: _Asking, pairs: Sequence[_Pair]) -> Iterator[_Finished]:
-    """The same on the workers of an engine."""
-    outcomes = {item.job: item for item in engine.run(asking, pairs, most=1, title="train")}
-    for pair in pairs:
-        outcome = outcomes[pair]
-        if outcome.error:
-            yield pair, outcome.error
-        else:
-            records = [record for path in outcome.result.paths for record in iterate_records(path)]
-            yield pair, replace(outcome.result, records=records)
-
-
 def _bench_here(
-    work: Extractions, models: Sequence[ModelName], asking: _Asking | None, done: Bench
+    work: Extractions, models: Sequence[ModelName], asking: Asking | None, done: Bench
 ) -> None:
     """Extract and train in this process, model after model; without ``asking`` only plan."""
     if len(models) > 1:  # a model that cannot be had is found before hours go into the others
@@ -290,11 +223,11 @@ def _bench_here(
         if _tried(extract, model, done) and asking is not None:
             pairs = asking.pairs(model)
             n_all = len(models) * len(pairs)
-            done.refuse_unfinished(_finished_here(asking, pairs, position * len(pairs), n_all))
+            done.refuse_unfinished(finished_here(asking, pairs, position * len(pairs), n_all))
 
 
 def _bench_on(
-    engine: Engine, work: Extractions, models: Sequence[ModelName], asking: _Asking, done: Bench
+    engine: Engine, work: Extractions, models: Sequence[ModelName], asking: Asking, done: Bench
 ) -> None:
     """Extract the features of all models on the workers of an engine, then train on them."""
     pairs = []
@@ -305,7 +238,7 @@ def _bench_on(
             done.refuse(_of_model(model, problem))
         if not of_model.problems:
             pairs += asking.pairs(model)
-    done.refuse_unfinished(_finished_on(engine, asking, pairs))
+    done.refuse_unfinished(finished_on(engine, asking, pairs))
 
 
 @dataclass
@@ -374,13 +307,13 @@ def run_tasks(
         pairs, lambda pair: stores_of(pair[1], pair[0], loaded.limited(scope.limit), features)
     )
     runs = Runs(refused=refused + without_features)
-    asking = _Asking(possible, loaded, features, to, scope, training)
+    asking = Asking(possible, loaded, features, to, scope, training)
     numbers = {task.name: number for number, task in enumerate(possible)}
-    of_ready = [_Pair(model, numbers[task.name], task.name) for model, task in ready]
+    of_ready = [Pair(model, numbers[task.name], task.name) for model, task in ready]
     if engine is None:
-        all_finished = _finished_here(asking, of_ready, 0, len(of_ready))
+        all_finished = finished_here(asking, of_ready, 0, len(of_ready))
     else:
-        all_finished = _finished_on(engine, asking, of_ready)
+        all_finished = finished_on(engine, asking, of_ready)
     for pair, finished in all_finished:
         if isinstance(finished, Run):
             runs.paths += finished.paths

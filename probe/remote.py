@@ -298,18 +298,19 @@ class RemoteFolders:
         self._names: dict[Path, set[str]] = {}
 
     def has_file(self, path: Path) -> bool:
-        """Whether there is such an object; always where a file system has no listings (HTTP).
+        """Whether there is such an object. HTTP has no listings: there, all but the first files of
+        a folder are taken to be there.
 
         Raises:
             OSError: the server does not say it.
         """
         assert isinstance(path, RemotePath)
-        if path.scheme in ("http", "https"):
-            return True
         folder = path.parent
         self._n_asked[folder] = self._n_asked.get(folder, 0) + 1
         if self._n_asked[folder] <= FEW_FILES:
             return path.is_file()
+        if path.scheme in ("http", "https"):
+            return True
         if folder not in self._names:
             try:
                 entries = path.parent.entries()
@@ -330,13 +331,19 @@ class RangeReader(io.RawIOBase):
         n_requests, n_bytes: made and received so far.
     """
 
-    def __init__(self, path: RemotePath) -> None:
+    def __init__(self, path: RemotePath, content: bytes | None = None) -> None:
+        """Ask for the size.
+
+        Args:
+            content: the whole object, where it was fetched before; then nothing is asked.
+        """
         self.path = path
         self.error: OSError | None = None
         self.n_requests = self.n_bytes = 0
-        self._size = path.stat().st_size
+        self._size = path.stat().st_size if content is None else len(content)
         self._position = 0
-        self._pieces: dict[int, bytes] = {}  # first byte -> bytes that `fetch` keeps
+        # First byte -> bytes that `fetch` keeps.
+        self._pieces: dict[int, bytes] = {} if content is None else {0: content}
         self._block = functools.lru_cache(MOST_BLOCKS)(self._fetched_block)
 
     def readable(self) -> bool:
@@ -419,16 +426,14 @@ class RangeReader(io.RawIOBase):
         return list(map(bytes, parts))
 
 
-def read_all(paths: Sequence[Path]) -> list[bytes | OSError]:
+def read_all(paths: Sequence[RemotePath]) -> list[bytes | OSError]:
     """The content of objects of one file system, many of which are read at the same time; for one
     that cannot be read, the reason.
     """
     if not paths:
         return []
-    first = paths[0]
-    assert isinstance(first, RemotePath)
-    with _reporting(first):
-        files, _ = first._place()
+    with _reporting(paths[0]):
+        files, _ = paths[0]._place()
         names = [files._strip_protocol(str(path)) for path in paths]
         nothing: list[None] = [None] * len(names)
         contents = files.cat_ranges(names, nothing, nothing, on_error="return")

@@ -18,6 +18,7 @@ from probe.protocols import ready_tasks
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 INDEX = (ROOT / "docs" / "index.md").read_text(encoding="utf-8")
+DECISIONS = (ROOT / "docs" / "decisions.md").read_text(encoding="utf-8")
 PYTHON = (ROOT / "docs" / "python.md").read_text(encoding="utf-8")
 PAGES = [
     *ROOT.glob("*.md"),
@@ -34,7 +35,21 @@ def test_every_command_is_in_the_index() -> None:
 
 def test_the_index_links_every_page() -> None:
     pages = {page.name for page in ROOT.glob("docs/*.md")} - {"index.md"}
-    assert pages <= set(re.findall(r"\]\(([\w-]+\.md)", INDEX))
+    assert pages <= set(re.findall(r"\]\(([\w-]+\.md)", INDEX + DECISIONS))
+
+
+def test_every_decision_has_a_number_a_date_and_a_row_in_the_index() -> None:
+    listed = re.findall(
+        r"^\| (\d+) \| 20\d\d-\d\d-\d\d \| \[(.+)\]\((.+)\) \|$", DECISIONS, re.MULTILINE
+    )
+    assert [int(number) for number, *_ in listed] == [*range(1, len(listed) + 1)]
+    written = set()
+    for page in ROOT.glob("docs/decisions-*.md"):
+        for number, title in re.findall(
+            r"^## (\d+)\. (.+)$", page.read_text("utf-8"), re.MULTILINE
+        ):
+            written.add((number, title, page.name))
+    assert written == set(listed)
 
 
 def test_the_readme_is_short() -> None:

@@ -18,9 +18,9 @@ def cells_of(path: Path) -> list[dict]:
     return json.loads(path.read_text(encoding="utf-8"))["cells"]
 
 
-def test_there_are_notebooks_and_the_index_links_each() -> None:
+def test_there_are_three_notebooks_and_the_index_links_each() -> None:
     index = (ROOT / "docs" / "index.md").read_text(encoding="utf-8")
-    assert len(EXAMPLES) >= 2
+    assert len(EXAMPLES) == 3
     assert all(f"(../examples/{path.name})" in index for path in EXAMPLES)
 
 

@@ -375,6 +375,8 @@ def _missing_object(url: str, root: Path | None, objects: RemoteFolders) -> str:
     try:
         if objects.has_file(audio_path(url)):
             return ""
+    except ProbeError as error:
+        return str(error)
     except OSError as error:
         raise unread(audio_path(url), error) from error
     return (

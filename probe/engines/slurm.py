@@ -11,6 +11,7 @@ import logging
 import os
 import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -191,7 +192,12 @@ class Task:
     def __call__(self) -> Answer:
         """Do the batch. The signals of SLURM end it; what is finished stays finished."""
         end_on_signals()
-        return Worker().answer(self.content.read_bytes(), self.jobs)
+        try:
+            return Worker().answer(self.content.read_bytes(), self.jobs)
+        except SystemExit:
+            text = "ended by a signal, as for preemption, cancellation or the time limit"
+            print(text, file=sys.stderr, flush=True)
+            raise
 
 
 def _queue() -> dict[str, str] | None:

@@ -23,14 +23,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from types import MappingProxyType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 
 from probe.errors import ProbeError, UnreadError, listed
 from probe.files import (
+    contents_of,
     files_named,
+    is_plain,
     read_json,
     sha256_of_file,
     statuses_in,
@@ -39,7 +40,7 @@ from probe.files import (
     write_json,
 )
 from probe.garbage import uncollected
-from probe.remote import RemotePath, as_path, read_all
+from probe.remote import RemotePath, as_path
 from probe.store.shards import ShardContent, merge_runs, read_rows, shard_bytes
 from probe.store.side_files import (
     CTC_HEAD,
@@ -56,6 +57,8 @@ from probe.store.side_files import (
 from probe.store.views import parse_view, pool, row_width, serves
 
 PLAN_KEYS = 500_000  # utterances in one file of a plan: about 30 MB
+SMALL_BYTES = 4 << 20  # of a remote shard that is fetched as a whole
+SMALL_SHARDS = 32  # of them at the same time
 BATCH = 256  # indexes that are read at the same time from a remote store
 
 
@@ -79,7 +82,7 @@ class Job:
         return [f"{self.name}.{part + 1}of{self.parts}" for part in range(self.parts)]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Stored:
     """One version of an utterance in a store: where its rows are, and which audio they came from.
 
@@ -108,15 +111,6 @@ class Stored:
     others: Mapping[str, "Stored"] = field(default_factory=dict)
     excerpt: str = ""
 
-    @classmethod
-    def of_entry(cls, entry: Mapping[str, Any], pieces: tuple[tuple[str, int, int], ...]) -> Self:
-        """The version that a checked entry of an index describes, in a quarter of the time that
-        ``__init__`` of a frozen class takes: a store may hold millions.
-        """
-        stored = object.__new__(cls)
-        vars(stored).update(UNSAID, **entry, pieces=pieces)
-        return stored
-
     def on(self, layer: str) -> "Stored":
         """The utterance in a layer."""
         return self.others.get(layer, self)
@@ -125,16 +119,6 @@ class Stored:
     def n_rows(self) -> int:
         """Rows in the store: the frames, or 1 in a pooled view."""
         return sum(stop - first for _, first, stop in self.pieces)
-
-
-# What an entry need not say.
-UNSAID: Mapping[str, Any] = {
-    "native_rate_hz": 0,
-    "flags": None,
-    "ctc_text": None,
-    "others": MappingProxyType({}),
-    "excerpt": "",
-}
 
 
 @dataclass(frozen=True)
@@ -205,6 +189,7 @@ class FeatureStore:
         utterances: key -> versions, oldest first.
         failures: key -> the newest recorded failure.
         dtypes, offsets: shard -> layer -> dtype, and (utterance + 1,) int64 rows by its index.
+        sha256s, sizes: shard -> hash and number of its bytes, by its index.
     """
 
     def __init__(self, path: Path) -> None:
@@ -223,6 +208,7 @@ class FeatureStore:
         self.dtypes: dict[str, dict[str, str]] = {}
         self.offsets: dict[str, dict[str, np.ndarray]] = {}
         self.sha256s: dict[str, str] = {}
+        self.sizes: dict[str, int] = {}
         self.refresh()
 
     def __repr__(self) -> str:
@@ -301,11 +287,26 @@ class FeatureStore:
         values = _room(
             self.path, (int(offsets[-1]), self.layers[layer]), np.float16 if halves else np.float32
         )
-        for shard, pieces in shards.items():
+        for shard, content in self._contents(list(shards)):
             form = (self.offsets[shard][layer], self.dtypes[shard][layer], self.sha256s[shard])
-            read_rows(self.path / f"{shard}.h5", layer, merge_runs(pieces), values, *form)
+            place, runs = self.path / f"{shard}.h5", merge_runs(shards[shard])
+            read_rows(place, layer, runs, values, *form, content)
         array = LayerArray(values, offsets, [item.key for item in stored])
         return array if view in (None, self.view) else self._derived(array, str(view))
+
+    def _contents(self, shards: Sequence[str]) -> Iterator[tuple[str, bytes | OSError | None]]:
+        """Each shard with its content if it is remote and small: ten requests for parts of it would
+        take longer than it takes as a whole, and many whole ones are fetched at the same time.
+        """
+        if not isinstance(self.path, RemotePath):
+            yield from ((shard, None) for shard in shards)
+            return
+        for start in range(0, len(shards), SMALL_SHARDS):
+            batch = shards[start : start + SMALL_SHARDS]
+            small = [shard for shard in batch if self.sizes[shard] <= SMALL_BYTES]
+            contents = contents_of([self.path / f"{shard}.h5" for shard in small])
+            known = dict(zip(small, contents, strict=True))
+            yield from ((shard, known.get(shard)) for shard in batch)
 
     def _without_layer(self, name: str) -> ProbeError:
         blocks = self.aliases.get("final", "")
@@ -455,16 +456,15 @@ class FeatureStore:
         for start in range(0, len(names), BATCH):
             batch = names[start : start + BATCH]
             paths = {name: self.path / f"{name}.json" for name in batch if f"{name}.json" in files}
-            contents: dict[str, bytes | OSError] = {}
-            if isinstance(self.path, RemotePath):
-                contents = dict(zip(paths, read_all([*paths.values()]), strict=True))
+            plain = [path for path in paths.values() if is_plain(files[path.name])]
+            contents = dict(zip(plain, contents_of(plain), strict=True))
             for name in batch:
                 path = paths.get(name)
                 if path is None:
                     yield None
                     continue
                 try:
-                    index = checked_index(read_json(path, contents.get(name)), path, self.layers)
+                    index = checked_index(read_json(path, contents.get(path)), path, self.layers)
                 except UnreadError:
                     raise
                 except ProbeError:
@@ -522,6 +522,7 @@ class FeatureStore:
             name = part["shard"]
             self.offsets[name] = {item: offsets.get(item, offsets[""]) for item in self.layers}
             self.dtypes[name], self.sha256s[name] = part["dtypes"], part["sha256"]
+            self.sizes[name] = part["bytes"]
         places = [(part["shard"], of_part) for part, of_part in zip(parts, bounds, strict=True)]
         for position, item in enumerate(first):  # this index is read by nobody else
             frames = {layer: n_frames for layer, (n_frames, _) in item.pop("others", {}).items()}
@@ -530,7 +531,7 @@ class FeatureStore:
                 item["flags"] = tuple(item["flags"])
             if "ctc_text" in item:
                 item["ctc_text"] = parts[-1]["utterances"][position].get("ctc_text")
-            stored = Stored.of_entry(item, _pieces(places, "", position))
+            stored = Stored(**item, pieces=_pieces(places, "", position))
             if frames:
                 on = {
                     layer: replace(stored, n_frames=n, pieces=_pieces(places, layer, position))

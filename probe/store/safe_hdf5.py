@@ -28,14 +28,19 @@ DAMAGE = (OSError, RuntimeError, KeyError, TypeError, ValueError, OverflowError,
 ADVICE = "This is damaged, or no shard of layerprobe."
 
 
-def source_of(path: Path) -> "Path | RangeReader":
+def source_of(path: Path, content: bytes | OSError | None = None) -> "Path | RangeReader":
     """What `opened` reads: the path, or for a remote shard a reader of parts of it.
+
+    Args:
+        content: of a remote shard that was fetched as a whole, or why it cannot be.
 
     Raises:
         UnreadError: the remote shard cannot be asked for.
     """
     try:
-        return RangeReader(path) if isinstance(path, RemotePath) else path
+        if isinstance(content, OSError):
+            raise content
+        return RangeReader(path, content) if isinstance(path, RemotePath) else path
     except FileNotFoundError:
         raise
     except OSError as error:

@@ -188,6 +188,7 @@ def read_rows(
     offsets: np.ndarray,
     dtype: str,
     sha256: str,
+    content: bytes | OSError | None = None,
 ) -> None:
     """Copy rows of a layer into ``into``: each run is (first row, stop row, first row of ``into``).
 
@@ -195,6 +196,7 @@ def read_rows(
         offsets: (utterance + 1,) int64, the shard's rows by its index.
         dtype: of the layer, by the index.
         sha256: of the shard, by the index; compared if Fletcher-32 is not enough.
+        content: of a remote shard that was fetched as a whole, or why it cannot be read.
 
     Raises:
         ProbeError: not a shard, damaged, or of another form than the index says (see
@@ -202,7 +204,7 @@ def read_rows(
         UnreadError: the operating system does not let it be read.
     """
     try:
-        source = source_of(path)
+        source = source_of(path, content)
         with opened(source, 16 * CHUNK_BYTES) as file:
             n_rows = int(offsets[-1])
             values = trusted_dataset(
@@ -225,7 +227,7 @@ def read_rows(
                     raise ProbeError(
                         f"{path}: scales/{layer} are not all finite numbers from 0 on. {ADVICE}"
                     )
-            if isinstance(source, RangeReader):
+            if isinstance(source, RangeReader) and content is None:
                 fetch_rows(source, values, runs)
             blank = False
             step = chunk_rows(values)

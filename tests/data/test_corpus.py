@@ -441,7 +441,7 @@ def test_a_wrong_excerpt_makes_no_second_problem(folder: Path) -> None:
             "file://{folder}/a.wav",
             "is a URL (file); layerprobe reads files. Write '{folder}/a.wav'",
         ),
-        ("https://host/a.wav", "is a URL (https); layerprobe reads files. Download it"),
+        ("nonsense://host/a.wav", "Protocol not known: nonsense"),
         (
             "C:\\data\\a.wav",
             "is a path of Windows; paths are relative to the manifest. Write it "

@@ -44,7 +44,7 @@ def test_only_the_job_that_ends_its_workers_is_given_up_after_three_attempts() -
 def test_a_job_that_raises_an_error_does_not_cost_its_neighbours(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    done = outcomes(Simulated(1), [*numbers(20), "refused", "wrong"])
+    done = outcomes(Simulated(1), ["refused", *numbers(20), "wrong"])
     assert {name for name, item in done.items() if item.error} == {"refused", "wrong"}
     assert done["refused"].is_refusal
     assert str(done["refused"].error) == "a fault of the data"

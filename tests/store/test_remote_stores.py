@@ -202,6 +202,28 @@ def test_a_store_opens_with_few_requests(
     assert len(s3.requests) == n_shards + 3  # recipe, listing, plan, and an index for each shard
 
 
+def test_small_shards_are_read_with_a_request_each(
+    s3: Server,  # noqa: F811
+    tones: Callable[..., Path],
+    tmp_path: Path,
+    shards_of: Callable[..., None],
+) -> None:
+    shards_of(audio_s=0.6)
+    manifest = tones(words=1, speakers=1)
+    here = open_store(extract("mfcc", manifest, tmp_path / "features").store)
+    there = open_store(str(extract("mfcc", manifest, f"{s3.bucket()}/features").store))
+    s3.requests.clear()
+    values = there.layer("0")
+    assert (values.values == here.layer("0").values).all() and values.keys == here.keys
+    assert [method for method, _, _ in s3.requests] == ["GET"] * len(there.dtypes)
+    shard = as_path(f"{there.path}/shard-00001.h5")
+    shard.unlink()
+    with pytest.raises(
+        ProbeError, match=r"shard-00001.h5: damaged or not readable .*does not exist"
+    ):
+        there.layer("0")
+
+
 def test_records_on_s3_are_those_on_a_disk(
     s3: Server,  # noqa: F811
     tones: Callable[..., Path],
