@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from probe.errors import ProbeError, UnreadError
-from probe.remote import RemotePath, read_all
+from probe.remote.paths import RemotePath
+from probe.remote.ranges import read_all
 
 BLOCK_BYTES = 1 << 20
 LARGEST_JSON = 1 << 28
@@ -69,7 +70,7 @@ def _write_and_rename(path: Path, data: bytes) -> None:
 
 def write_new(path: Path, data: bytes) -> None:
     """Create a file that does not exist yet, write it and wait until it is on the disk; for a
-    remote object see `probe.remote.RemotePath.write`.
+    remote object see `probe.remote.paths.RemotePath.write`.
 
     Raises:
         FileExistsError: it exists, and stays as it is.

@@ -41,7 +41,7 @@ from probe.brief import brief, figure
 from probe.errors import ProbeError
 from probe.files import canonical_json, json_value, path_text, sha256_of_file, write_atomically
 from probe.garbage import uncollected
-from probe.remote import as_path
+from probe.remote.paths import as_path
 
 if TYPE_CHECKING:
     import pandas as pd

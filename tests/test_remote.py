@@ -15,7 +15,8 @@ from object_storage import Server, s3  # noqa: F401 - a fixture
 from probe.data.corpus import load_corpus
 from probe.errors import ProbeError, UsageError
 from probe.files import read_json, statuses_in, write_json
-from probe.remote import AudioPath, RangeReader, RemotePath, as_path, audio_path, read_all
+from probe.remote.paths import AudioPath, RemotePath, as_path, audio_path
+from probe.remote.ranges import RangeReader, read_all
 
 pytest.importorskip("fsspec")
 

@@ -11,7 +11,7 @@ import click
 
 from probe.commands.help import option
 from probe.errors import UsageError
-from probe.remote import as_path, is_url
+from probe.remote.paths import as_path, is_url
 
 if TYPE_CHECKING:
     from probe.data.conditions.condition import Condition

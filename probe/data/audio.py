@@ -35,7 +35,8 @@ from probe.data.promises import compare_durations, refuse_beyond, refuse_channel
 from probe.data.sound_files import Tape, open_sound, refusing
 from probe.data.sound_flags import DAMAGED, NO_END, Levels
 from probe.errors import UtteranceError
-from probe.remote import RangeReader, RemotePath
+from probe.remote.paths import RemotePath
+from probe.remote.ranges import RangeReader
 
 log = logging.getLogger("probe")
 

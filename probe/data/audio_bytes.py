@@ -18,7 +18,7 @@ from pathlib import Path
 from probe.data.archives import member_of, start_of, unpacked
 from probe.errors import UtteranceError
 from probe.files import sha256_of_file
-from probe.remote import RemotePath
+from probe.remote.paths import RemotePath
 
 # Returns the bytes of a file from a position on, at most so many.
 Read = Callable[[int, int], bytes]

@@ -26,7 +26,7 @@ from probe.data.splits import rule_of_source, split_corpus
 from probe.errors import ProbeError, UtteranceError, refuse_problems
 from probe.files import is_utf8, unread
 from probe.garbage import uncollected
-from probe.remote import RemoteFolders, RemotePath, audio_path, is_url
+from probe.remote.paths import RemoteFolders, RemotePath, audio_path, is_url
 
 if TYPE_CHECKING:
     import pandas as pd

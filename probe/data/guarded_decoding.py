@@ -33,7 +33,7 @@ from probe.data.audio_bytes import Deadline
 from probe.data.excerpts import WHOLE, Excerpt
 from probe.data.recordings import Recordings
 from probe.errors import ProbeError, UsageError, UtteranceError
-from probe.remote import RemotePath, audio_path
+from probe.remote.paths import RemotePath, audio_path
 
 log = logging.getLogger("probe")
 

@@ -40,7 +40,7 @@ from probe.measures.held_out_cca import (
 )
 from probe.measures.representations import LEAST_ROWS, Comparison, Estimate, Sample, compare
 from probe.model_names import ModelName, distinct_models
-from probe.remote import as_path
+from probe.remote.paths import as_path
 
 log = logging.getLogger("probe")
 

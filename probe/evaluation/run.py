@@ -48,7 +48,7 @@ from probe.model_names import ModelName
 from probe.models.catalogue import choose_device
 from probe.models.encoder import device_name
 from probe.records import SEED_FOLDER, Record, iterate_records, sha256_of_outcomes, write_records
-from probe.remote import as_path
+from probe.remote.paths import as_path
 from probe.store.claims import Claims
 from probe.store.feature_store import FeatureStore
 

@@ -23,7 +23,7 @@ import numpy as np
 from probe.errors import ProbeError
 from probe.evaluation.dataset import Problem, Score
 from probe.files import read_json, sha256_of_json, write_json
-from probe.remote import RemotePath
+from probe.remote.paths import RemotePath
 
 log = logging.getLogger("probe")
 

@@ -35,7 +35,7 @@ from probe.models.catalogue import open_model
 from probe.models.check import check_model
 from probe.models.encoder import Encoder, ModelInfo, device_name
 from probe.models.plugins.adapter import Plugin
-from probe.remote import as_path
+from probe.remote.paths import as_path
 from probe.store.claims import PLAN, Claims
 from probe.store.feature_store import Failure, FeatureStore, Job
 from probe.store.layer_names import choose_layers

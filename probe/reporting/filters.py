@@ -23,7 +23,7 @@ import pandas as pd
 
 from probe.errors import UsageError, listed
 from probe.records import BUDGET, SCORE, Record, left_out
-from probe.remote import as_path
+from probe.remote.paths import as_path
 
 MOST_NAMED = 20
 LINE = [*SCORE, BUDGET, "control", "layer", "split"]  # tells the scores of one seed apart

@@ -35,7 +35,7 @@ from typing import Self
 
 from probe.errors import ProbeError, listed
 from probe.files import files_named, temporary_name, unread, unwritable, write_atomically, write_new
-from probe.remote import RemotePath
+from probe.remote.paths import RemotePath
 
 log = logging.getLogger("probe")
 

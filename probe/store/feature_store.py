@@ -40,7 +40,7 @@ from probe.files import (
     write_json,
 )
 from probe.garbage import uncollected
-from probe.remote import RemotePath, as_path
+from probe.remote.paths import RemotePath, as_path
 from probe.store.shards import ShardContent, merge_runs, read_rows, shard_bytes
 from probe.store.side_files import (
     CTC_HEAD,

@@ -23,7 +23,8 @@ from probe.brief import brief, counted
 from probe.errors import ProbeError, UnreadError, listed
 from probe.files import canonical_json, files_named, read_json, sha256_of_file, unread
 from probe.model_names import ModelName
-from probe.remote import RangeReader, as_path
+from probe.remote.paths import as_path
+from probe.remote.ranges import RangeReader
 from probe.store.feature_store import Job
 from probe.store.safe_hdf5 import (
     DAMAGE,

@@ -19,7 +19,8 @@ from h5py import h5a, h5d, h5f, h5fd, h5g, h5l, h5o, h5p, h5s, h5t
 
 from probe.errors import ProbeError
 from probe.files import unread
-from probe.remote import RangeReader, RemotePath
+from probe.remote.paths import RemotePath
+from probe.remote.ranges import RangeReader
 
 TEXT = "S"  # among dtypes: bytes of a fixed length
 # What h5py raises for a file that is damaged or not HDF5, and for one that cannot be read

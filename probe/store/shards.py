@@ -30,7 +30,7 @@ import numpy as np
 
 from probe.errors import ProbeError
 from probe.files import canonical_json, sha256_of_file
-from probe.remote import RangeReader
+from probe.remote.ranges import RangeReader
 from probe.store.safe_hdf5 import (
     ADVICE,
     DAMAGE,

@@ -11,7 +11,7 @@ from typing import Any
 from probe.errors import ProbeError, listed
 from probe.files import file_name, sha256_of_json, write_json
 from probe.model_names import RANDOM, ModelName, own_name
-from probe.remote import as_path
+from probe.remote.paths import as_path
 from probe.store.feature_store import FeatureStore, Stored, bytes_of_shards
 from probe.store.side_files import CTC_HEAD, FORMAT
 from probe.store.views import serves

@@ -14,7 +14,7 @@ from object_storage import Server, s3  # noqa: F401 - a fixture
 from probe.data.corpus import load_corpus
 from probe.errors import ProbeError, UnreadError
 from probe.extraction.extract import extract
-from probe.remote import RemotePath, as_path
+from probe.remote.paths import RemotePath, as_path
 from probe.store.claims import SILENT_S, Claims, this_run
 from probe.store.feature_store import FeatureStore
 from probe.store.shards import ShardContent, read_rows, shard_bytes

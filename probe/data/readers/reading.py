@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from probe.data.excerpts import EXCERPT_COLUMNS
-from probe.remote import as_path
+from probe.remote.paths import as_path
 
 # Columns with a meaning; only ``path`` is compulsory. Any other column can be a label.
 COLUMNS = ("path", "text", "speaker", "domain", "split", "duration_s")

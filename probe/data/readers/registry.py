@@ -11,7 +11,7 @@ from pathlib import Path
 from probe.data.readers.reading import SPLITS, Reader, Reading, Source
 from probe.errors import ProbeError, listed
 from probe.files import unread
-from probe.remote import is_url
+from probe.remote.paths import is_url
 
 log = logging.getLogger("probe")
 

@@ -32,7 +32,7 @@ from probe.data.readers.columns import ALIASES, Columns, Table, columns_of, plai
 from probe.data.readers.reading import SPLIT_WORDS, Reader, Reading, Row, Source, split_word
 from probe.errors import ProbeError, listed, refuse_problems
 from probe.foreign_files import HEAD_BYTES, true_form
-from probe.remote import RemotePath
+from probe.remote.paths import RemotePath
 
 if TYPE_CHECKING:
     import pandas as pd

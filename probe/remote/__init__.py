@@ -1,0 +1,1 @@
+"""Objects of remote stores, which have URLs: the one door to fsspec, which only a URL loads."""
