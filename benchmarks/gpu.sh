@@ -19,7 +19,7 @@ if [ "${2:-}" = --dry ]; then
   extraction=(--utterances 3 --rounds 2)
   probes=(--only frames --rows 2000 --rounds 1 --tols 1e-2)
   ctc=(--layers 2 --dim 16 --epochs 2 --rounds 1 --utterances 8 --dev 4 --frames 80 --labels 10 --rates 1e-1)
-  tests="wav2vec2 pre-LN or memory or heads or probes"
+  tests="whisper or memory or heads or probes"
 elif [ $# -gt 1 ]; then
   echo "usage: benchmarks/gpu.sh FILE.json [--dry]" >&2
   exit 2

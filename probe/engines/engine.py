@@ -266,7 +266,9 @@ class _Dispatch:
         halves = batch.halves()
         n_ends = batch.n_ends + 1
         if halves or n_ends < TRIES:
-            log.warning("%s: worker %d %s; this is tried again", batch, worker + 1, reason)
+            attempt = f"attempt {n_ends + 1} of {TRIES} follows"
+            again = "both halves are tried again" if halves else attempt
+            log.warning("%s: worker %d %s; %s", batch, worker + 1, reason, again)
             self.again.extend(halves or [replace(batch, n_ends=n_ends)])
         else:
             text = f"{n_ends} workers ended while they did this job; the last one {reason}"

@@ -1,7 +1,9 @@
 """Workers that Ray places on a cluster, or on this machine; each is an actor."""
 
 import os
+import signal
 import socket
+import threading
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -97,7 +99,8 @@ class Ray(Engine):
                 answer = self._ray.get(reference)
             except self._ray.exceptions.RayError as error:
                 lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-                answer = End(f"ended ({type(error).__name__}: {' '.join(lines)[:300]})")
+                cause = next((line for line in lines if "because" in line), lines[0])
+                answer = End(f"ended ({type(error).__name__}: {cause[:160]})")
             yield worker, answer
 
     def has_begun(self, worker: int) -> bool:
@@ -118,17 +121,27 @@ class Ray(Engine):
         self._ray.shutdown()
 
     def _connect(self, address: str | None) -> None:
-        options: dict[str, Any] = {"logging_level": "ERROR", "configure_logging": False}
-        if address is None or address == "local":
-            self._ray.init("local", include_dashboard=False, **options)
-            return
-        if address != "auto":
-            _require_answer(address)
+        is_here = address in (None, "local")
+        if not is_here and address != "auto":
+            _require_answer(str(address))
+        dashboard = {"include_dashboard": False} if is_here else {}
+        on_sigterm = signal.getsignal(signal.SIGTERM)
         try:
-            self._ray.init(address, **options)
+            self._ray.init(
+                "local" if is_here else address,
+                logging_level="ERROR",
+                configure_logging=False,
+                **dashboard,
+            )
         except Exception as error:
             reason = (str(error).splitlines() or [type(error).__name__])[0]
-            raise ProbeError(f"--ray-address {address}: no cluster there ({reason}).") from error
+            what = "--engine ray: no cluster starts on this machine"
+            if not is_here:
+                what = f"--ray-address {address}: no cluster there"
+            raise ProbeError(f"{what} ({reason}).") from error
+        finally:
+            if threading.current_thread() is threading.main_thread():
+                signal.signal(signal.SIGTERM, on_sigterm)  # Ray would end with another exit code
 
     def _require_room(self) -> None:
         """Refuse workers that would wait for ever for a place."""

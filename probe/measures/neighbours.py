@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.neighbors import KNeighborsClassifier
 
 Strings = NDArray[np.str_]
 
@@ -30,6 +29,8 @@ def neighbour_labels(
         k -> (query,) labels, empty where no other speaker has references; if there are fewer than k
         references, all of them count.
     """
+    from sklearn.neighbors import KNeighborsClassifier  # imported in half a second
+
     known, asked = speakers
     found = {k: np.full(len(queries), "", object) for k in sizes}
     for speaker in np.unique(asked):

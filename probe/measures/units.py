@@ -21,7 +21,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.cluster import MiniBatchKMeans
 
 from probe.measures.representations import Estimate, estimate_of
 
@@ -35,6 +34,8 @@ def fit_units(rows: np.ndarray, n_units: int, seed: int) -> Any:
     """scikit-learn's k-means of (frame, dim) rows in mini-batches, started by k-means++ as
     HuBERT's; at most as many units as there are different rows.
     """
+    from sklearn.cluster import MiniBatchKMeans  # imported in half a second
+
     model = MiniBatchKMeans(
         n_units,
         init="k-means++",

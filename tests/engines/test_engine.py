@@ -30,7 +30,9 @@ def test_each_job_is_done_once_in_batches_that_become_smaller() -> None:
     assert sizes[-2:] == [1, 1]
 
 
-def test_only_the_job_that_ends_its_workers_is_given_up_after_three_attempts() -> None:
+def test_only_the_job_that_ends_its_workers_is_given_up_after_three_attempts(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     engine = Simulated(2, deadly=("77",))
     done = outcomes(engine, numbers(100))
     assert [name for name, item in done.items() if item.error] == ["77"]
@@ -39,6 +41,8 @@ def test_only_the_job_that_ends_its_workers_is_given_up_after_three_attempts() -
     )
     assert not done["77"].is_refusal
     assert [batch.jobs for batch in engine.given].count(("77",)) == 3
+    assert "77: worker 1 was killed; attempt 3 of 3 follows" in caplog.text.replace("r 2", "r 1")
+    assert "both halves are tried again" in caplog.text
 
 
 def test_a_job_that_raises_an_error_does_not_cost_its_neighbours(

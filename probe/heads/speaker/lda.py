@@ -2,10 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-from sklearn.decomposition import PCA
-from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+
+if TYPE_CHECKING:
+    from sklearn.decomposition import PCA
+    from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
 LEAST_SPEAKERS = 10
 MOST_COMPONENTS = 200
@@ -17,12 +20,15 @@ class DiscriminantProjection:
     scatter is singular for wide layers.
     """
 
-    components: PCA
-    discriminant: LinearDiscriminantAnalysis
+    components: "PCA"
+    discriminant: "LinearDiscriminantAnalysis"
 
     @classmethod
     def fit(cls, rows: np.ndarray, speakers: Sequence[str]) -> "DiscriminantProjection":
         """Fit the projection to (row, dim) vectors of at least `LEAST_SPEAKERS` speakers."""
+        from sklearn.decomposition import PCA  # imported in half a second
+        from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+
         n_components = min(MOST_COMPONENTS, rows.shape[1], len(rows) - len(set(speakers)))
         components = PCA(n_components, svd_solver="full").fit(rows)
         discriminant = LinearDiscriminantAnalysis(solver="eigen", shrinkage="auto")

@@ -25,7 +25,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy.linalg import eigh
-from sklearn.covariance import ledoit_wolf_shrinkage
 
 
 @dataclass(frozen=True)
@@ -61,6 +60,8 @@ class TwoCovariance:
         between = (deviations.T @ deviations / (n_speakers - 1) - within) / n_0
         # Residuals of K means count as N - K independent rows; the shrinkage decreases with that
         # number.
+        from sklearn.covariance import ledoit_wolf_shrinkage  # imported in half a second
+
         shrinkage = ledoit_wolf_shrinkage(residuals, assume_centered=True) * n / (n - n_speakers)
         shrinkage = min(1.0, shrinkage)
         target = shrinkage * np.trace(within) / len(mean) * np.eye(len(mean))
