@@ -83,8 +83,12 @@ def one_at_a_time(
     options: argparse.Namespace, problem: Problem, stamp: Callable[[], None]
 ) -> list[Any]:
     layers, texts, dev_texts = problem
+
+    def on_epoch(_n: int, _spared: int) -> None:
+        stamp()
+
     return [
-        new_probe(options).fit(frames, texts, dev, dev_texts, stamp).search_
+        new_probe(options).fit(frames, texts, dev, dev_texts, on_epoch).search_
         for _, frames, dev in layers
     ]
 
