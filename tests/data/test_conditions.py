@@ -28,6 +28,8 @@ from probe.data.conditions.grammar import PRESETS
 from probe.data.conditions.loudness import active_rms, decibels, rms
 from probe.data.corpus import load_corpus
 from probe.errors import ProbeError, UsageError, UtteranceError
+from probe.evaluation.run import Run
+from probe.evaluation.tasks import Task
 from probe.evaluation.trial_lists import Scope
 from probe.extraction.extract import Extraction, extract, recipe_of
 from probe.extraction.settings import Decoding, Extracting, Running, Storing
@@ -838,9 +840,12 @@ def test_bench_extracts_every_condition(
     tones: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[object] = []
-    monkeypatch.setattr(
-        "probe.pipeline.run", lambda task, *_, **how: asked.append(task.settings.conditions)
-    )
+
+    def asks(task: Task, *_: object) -> Run:
+        asked.append(task.settings.conditions)
+        return Run([], [], [])
+
+    monkeypatch.setattr("probe.evaluation.engine_jobs.run", asks)
     done = bench(
         ["fbank"],
         ["word-id"],
