@@ -173,7 +173,7 @@ def _axes(rows: Floats) -> tuple[Floats, Floats]:
 def tag_head() -> Head:
     """The same on a learned sum of layers, see `probe.heads.linear.weighted_sum`."""
 
-    def fit(rows: np.ndarray, targets: np.ndarray, l2: float) -> tuple[TagProbe, float]:
+    def fit(rows: np.ndarray, targets: np.ndarray, l2: float, _: Any) -> tuple[TagProbe, float]:
         (probe,) = fit_tag_strengths(rows, targets, [l2], standardize=False)
         return probe, probe.objective_
 
