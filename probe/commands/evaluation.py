@@ -114,9 +114,9 @@ def run(
 @option(
     "--to",
     required=True,
-    type=PATH,
+    type=PLACE,
     metavar="DIR",
-    help="Folder for features/, results/, tables and figures.",
+    help="Folder for features/, results/, tables and figures, or its URL.",
 )
 @scope_options
 @extraction_options()
