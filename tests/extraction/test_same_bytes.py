@@ -48,7 +48,7 @@ def extract_here(work: Extractions) -> None:
 
 def score(speech: Path, to: Path, division: Division = ALL) -> None:
     """Write records into a folder beside the stores."""
-    tasks = [quick("speaker-id", view="mean")]
+    tasks = [quick("speaker-id", view="mean", label="sex")]
     manifest = speech / "speakers_disjoint.csv"
     run_tasks([FBANK, NANO], tasks, manifest, to / "features", to / "results", division=division)
 
