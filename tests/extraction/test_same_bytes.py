@@ -57,8 +57,8 @@ def contents(to: Path) -> dict[str, Any]:
     """The files of all stores, and the records without what differs from run to run."""
     files: dict[str, Any] = {}
     for store in find_stores(to / "features"):
-        for path in store.iterdir():
-            files[f"{store.parent.name}/{store.name}/{path.name}"] = path.read_bytes()
+        for path in store.path.iterdir():
+            files[f"{store.path.parent.name}/{store.path.name}/{path.name}"] = path.read_bytes()
     for path in (to / "results").glob("*.jsonl"):
         files[path.name] = [
             {key: value for key, value in json.loads(line).items() if key not in OF_A_RUN}
