@@ -61,7 +61,7 @@ def row(name: str) -> str:
     cells = (
         *(
             f"`{name}`",
-            f"{task.description} After {protocol.of}.",
+            f"{task.description} Protocol: {protocol.of}.",
             f"`{task.view}`, {disk}",
             memory,
         ),
