@@ -1,4 +1,4 @@
-"""This module checks files of records against `docs/records.md`.
+"""This module checks files of records against `docs/record-fields.md`.
 
 A record that was written by hand or by another program, or that is damaged, is found before it
 stands in a table. Each line is checked alone (types, ranges, forms), its value is recomputed from
@@ -82,7 +82,7 @@ def _at_least(least: float) -> tuple[str, Callable[[Any], bool]]:
 HASH = ("64 hex digits", lambda value: re.fullmatch("[0-9a-f]{64}", value) is not None)
 HASH_OR_EMPTY = ("empty or 64 hex digits", lambda value: not value or HASH[1](value))
 NAMED = ("not empty", bool)
-# Field -> what its value must be, as docs/records.md has it, and whether a value is so.
+# Field -> what its value must be, as docs/record-fields.md has it, and whether a value is so.
 VALUES: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "model": NAMED,
     "layer": NAMED,

@@ -1,4 +1,4 @@
-"""The sections of docs/presets.md, made of the task files and the published figures."""
+"""The table of docs/presets.md, made of the task files and the published figures."""
 
 from pathlib import Path
 
@@ -33,7 +33,7 @@ def figures(name: str) -> list[str]:
         if name not in entry["tasks"] or "head" in entry:
             continue
         known = [
-            f"{row['model']} {row['value']}"
+            (row["model"], row["value"])
             for row in published.figures()[entry["file"]]
             if (row["task"], row["metric"], row["lm"])
             == (entry["task"], entry["figure"], entry.get("lm", ""))
@@ -43,37 +43,42 @@ def figures(name: str) -> list[str]:
         ]
         if known:
             unit = entry["figure"].replace("_%", " in %")
-            lines.append(f"{entry['name']}, {unit}: {', '.join(dict.fromkeys(known))}")
+            values = ", ".join(str(value) for _, value in dict.fromkeys(known))
+            lines.append(f"{unit}: {values}")
     return lines
 
 
-def section(name: str) -> str:
+def row(name: str) -> str:
     """What the page says of one preset."""
     protocol, task = protocols()[name], open_task(name)
-    view = task.view
     size = disk_gb(name, protocol)
-    disk = f"{size:,.1f} GB" if size and size >= 0.1 else f"{(size or 0) * 1000:,.0f} MB"
-    lines = [
-        f"### `{name}`",
-        "",
-        f"{task.description} After {protocol.of}.",
-        "",
-        f"* Download: {protocol.download}",
-        f"* Audio: {protocol.audio}",
-        f"* Command: `{protocol.command(name)}`",
-        f"* Features (view `{view}`): {f'about {disk} (estimate)' if size else 'see --dry-run'}",
-    ]
+    disk = f"{size:,.1f} GB" if size else "by `--dry-run`"
     of_frames = getattr(task.settings, "weighted", None) == "only"
+    memory = ""
     if of_frames or task.kind.name == "superb":
         rows = protocol.hours * 3600 * FRAMES_HZ if of_frames else protocol.utterances
-        memory = rows * LAYERS * WIDTH * 4 / 1e9
-        lines.append(f"* `--memory` for the sum of layers: {memory:,.1f} GB or more (estimate)")
-    lines += [f"* Published: {line}" for line in figures(name)] or ["* Published: no figure"]
-    if protocol.clean:
-        lines.append(f"* With statistics that hold: `{protocol.clean}`")
-    return "\n".join(lines) + "\n"
+        memory = f"{rows * LAYERS * WIDTH * 4 / 1e9:,.1f} GB"
+    cells = (
+        *(
+            f"`{name}`",
+            f"{task.description} Protocol: {protocol.of}.",
+            f"`{task.view}`, {disk}",
+            memory,
+        ),
+        *("; ".join(figures(name)), f"`{protocol.clean}`" if protocol.clean else ""),
+    )
+    return f"| {' | '.join(cells)} |"
 
 
-def sections() -> str:
-    """All sections, in the order of names."""
-    return "\n".join(section(name) for name in sorted(protocols()))
+def table() -> str:
+    """A row for each preset, in the order of names."""
+    names = (
+        "preset",
+        "question and protocol",
+        "features",
+        "`--memory`",
+        "published",
+        "alternative",
+    )
+    rows = map(row, sorted(protocols()))
+    return "\n".join([f"| {' | '.join(names)} |", "|---|---|---|--:|---|---|", *rows]) + "\n"

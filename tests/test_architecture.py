@@ -1,4 +1,4 @@
-"""The files and functions that docs/architecture.md names exist, and its examples run."""
+"""The files and functions that the pages on the code name exist, and their examples run."""
 
 import importlib
 import re
@@ -19,8 +19,11 @@ from probe.reporting.scores import Scores
 from probe.reporting.tables.grid import to_markdown
 
 ROOT = Path(__file__).parents[1]
-PAGE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
-EXAMPLES = re.findall(r"```python\n(.*?)```", PAGE, re.S)
+PAGES = [
+    (ROOT / "docs" / name).read_text(encoding="utf-8")
+    for name in ("architecture.md", "extending.md")
+]
+EXAMPLES = re.findall(r"```python\n(.*?)```", PAGES[1], re.S)
 
 
 def example(part: str) -> dict[str, Any]:
@@ -29,13 +32,14 @@ def example(part: str) -> dict[str, Any]:
     module = ModuleType("example")
     module.__dict__["Metric"] = Metric
     sys.modules["example"] = module
-    exec(compile(code, "docs/architecture.md", "exec"), module.__dict__)
+    exec(compile(code, "docs/extending.md", "exec"), module.__dict__)
     return vars(module)
 
 
-def test_the_files_and_functions_that_the_page_names_exist() -> None:
-    named = re.findall(r"`((?:[a-z_]+/)+[a-z_]+|[a-z_]+)\.py(?:: ([\w.]+))?`", PAGE)
-    assert len(named) > 25
+@pytest.mark.parametrize("page", PAGES, ids=("architecture", "extending"))
+def test_the_files_and_functions_that_a_page_names_exist(page: str) -> None:
+    named = re.findall(r"`((?:[a-z_]+/)+[a-z_]+|[a-z_]+)\.py(?:: ([\w.]+))?`", page)
+    assert len(named) > 10
     for path, name in named:
         files = [ROOT / f"{path}.py", ROOT / "probe" / f"{path}.py"]
         siblings = (ROOT / "probe").rglob(f"{path}.py")

@@ -17,6 +17,7 @@ from probe.protocols import ready_tasks
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+PACKAGE = (ROOT / "PACKAGE.md").read_text(encoding="utf-8")
 INDEX = (ROOT / "docs" / "index.md").read_text(encoding="utf-8")
 DECISIONS = (ROOT / "docs" / "decisions.md").read_text(encoding="utf-8")
 PYTHON = (ROOT / "docs" / "python.md").read_text(encoding="utf-8")
@@ -54,6 +55,29 @@ def test_every_decision_has_a_number_a_date_and_a_row_in_the_index() -> None:
 
 def test_the_readme_is_short() -> None:
     assert len(README.splitlines()) <= 120
+
+
+def test_the_page_of_the_package_index_has_no_links_to_files_and_shows_what_the_readme_shows() -> (
+    None
+):
+    assert "long_description = file: PACKAGE.md" in (ROOT / "setup.cfg").read_text("utf-8")
+    assert not [target for target in re.findall(r"\]\(([^)]+)\)", PACKAGE) if "://" not in target]
+    shown = re.findall(r"^```\w*\n(.*?)^```", PACKAGE, flags=re.DOTALL | re.MULTILINE)
+    assert len(shown) == 5
+    install, demo, *others = shown
+    assert all(f"```\n{block}" in README or f"```sh\n{block}" in README for block in others)
+    assert install.strip() in README
+    assert demo.strip() in README
+
+
+# Pages that may be longer, and why.
+LONG_PAGES = {"decisions.md": "an index with a row for each decision (decision 110)"}
+
+
+@pytest.mark.parametrize("page", sorted(ROOT.glob("docs/*.md")), ids=lambda page: page.name)
+def test_a_page_has_at_most_1500_words(page: Path) -> None:
+    n_words = len(page.read_text(encoding="utf-8").split())
+    assert n_words <= 1500 or page.name in LONG_PAGES
 
 
 def test_the_python_page_names_every_public_function_that_exists() -> None:

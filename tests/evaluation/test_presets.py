@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from preset_page import MARK, PAGE, sections
+from preset_page import MARK, PAGE, table
 from presets import MINIATURES
 from runs import run
 
@@ -200,7 +200,7 @@ def test_a_share_of_dev_is_drawn_from_training_and_dev(
 
 def test_the_page_of_presets_is_that_of_the_task_files() -> None:
     head, _ = PAGE.read_text(encoding="utf-8").split(MARK)
-    expected = f"{head}{MARK}\n\n{sections()}"
+    expected = f"{head}{MARK}\n\n{table()}"
     if os.environ.get("GOLDEN") == "write":
         PAGE.write_text(expected, encoding="utf-8")
         return

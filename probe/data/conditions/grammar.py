@@ -34,7 +34,7 @@ def _each(step: str, *values: object) -> tuple[str, ...]:
 # model, as ``srb:<name>:<1-4>``: values of ``corruptions.py`` in
 # github.com/ahmedshah1494/speech_robust_bench (0751091), severity 0 left out. The original uses
 # torchaudio and SoX; this module implements their descriptions, so samples differ.
-# docs/conditions.md lists what is left out, and why.
+# docs/effects.md lists what is left out, and why.
 PRESETS: dict[str, tuple[str, ...]] = {
     "gnoise": _each("noise:white@*dB", 30, 20, 10, 0),
     "speedup": _each("speed:*", 1.25, 1.5, 1.75, 2),
