@@ -67,7 +67,8 @@ def encoder_of(n_layers: int = 13, width: int = 768) -> Any:
 def corpus_of(n: int) -> Corpus:
     """A corpus of LibriSpeech's names and lengths, without transcripts."""
     generator = np.random.default_rng(0)
-    lengths = np.clip(generator.gamma(4.0, MEAN_S / 4, n), 1.0, 35.0).round(2)
+    lengths = np.clip(generator.gamma(4.0, MEAN_S / 4, n), 1.0, 35.0)
+    lengths = (lengths * 200).round() / 200  # LibriSpeech's are multiples of 5 ms
     known: dict[float, float] = {}  # a corpus has each duration once
     speakers = [f"speaker-{number}" for number in range(10_000)]
 
