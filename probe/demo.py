@@ -1,5 +1,6 @@
 """The demo: what the layers of a small trained encoder hold, on synthetic speech, offline."""
 
+import logging
 import textwrap
 from collections.abc import Hashable, Mapping
 from pathlib import Path
@@ -20,6 +21,8 @@ from probe.records import COMBINED, read_records
 from probe.reporting.report.page import write_report
 from probe.reporting.scores import Scores, with_all_labels
 from probe.reporting.tables.files import write_tables
+
+log = logging.getLogger(__name__)
 
 TWIN = RANDOM + NANO
 BASELINES = ("fbank", "mfcc")
@@ -50,6 +53,10 @@ weighted = false
 controls = ["majority"]
 """,
 }
+PROBED = {
+    SHIFT: "which sound is it, clean or over a telephone (task sounds-shift)",
+    VOICES: "who is speaking (task voices)",
+}
 TITLE = "layerprobe demo: what a small encoder's layers hold, on synthetic speech"
 WIDTH = 80
 
@@ -72,17 +79,20 @@ def demo(to: str | Path, seed: int = 0) -> Bench:
     folder = Path(to)
     require_writable(folder)
     features, results, tasks = (folder / name for name in ("features", "results", "tasks"))
+    log.info("Generating 960 utterances of 48 invented voices in %s", folder / "audio")
     corpus = write_synthetic_corpus(folder / "audio", seed)
     tasks.mkdir(exist_ok=True)
     for name, text in TASKS.items():
         (tasks / f"{name}.toml").write_text(text, encoding="utf-8")
     done = Bench()
     for model, layers in LAYERS.items():
+        log.info("Extracting the features of %s", model)
         extraction = extract(model, corpus.words, features, storing=Storing(layers=layers))
         done.extractions.append(extraction)
         if extraction.failures:
             done.unusable[model] = sorted(failure.key for failure in extraction.failures)
     for name, manifest in ((SHIFT, corpus.words), (VOICES, corpus.voices)):
+        log.info("Training a probe on every layer: %s", PROBED[name])
         task = open_task(tasks / f"{name}.toml")
         training = Training(seed=seed)
         runs = run_tasks([*LAYERS], [task], manifest, features, results, training=training)

@@ -26,6 +26,7 @@ from probe.model_names import ModelName, distinct_models
 from probe.models.catalogue import choose_device
 from probe.models.encoder import ModelInfo
 from probe.records import Record, read_records
+from probe.remote.paths import as_path
 from probe.reporting.tables.files import write_tables
 from probe.store.feature_store import FeatureStore
 from probe.store.layer_names import choose_layers
@@ -98,7 +99,7 @@ def bench(
     Args:
         models: each SPEC or NAME=SPEC (`probe.model_names`).
         tasks: names, or tasks that are open.
-        to: receives ``features/``, ``results/``, the tables and the pictures.
+        to: folder or URL that receives ``features/``, ``results/``, the tables and the pictures.
         scope: lists, limit and conditions of the tasks; what the conditions need is extracted.
         training: how heads are trained; without a device, on the one of the extraction.
         extracting: each task decides the view and the splits. With ``ctc`` the models that have a
@@ -112,8 +113,9 @@ def bench(
     names = distinct_models(models)
     opened = [task if isinstance(task, Task) else open_task(task) for task in tasks]
     storing, running, decoding = extracting.storing, extracting.running, extracting.decoding
+    root = as_path(to)
     if not dry_run:
-        require_writable(Path(to))
+        require_writable(root)
     loaded = corpus if isinstance(corpus, Corpus) else load_corpus(corpus, decoding.audio_root)
     log_columns(loaded, opened)
     known = distinct(
@@ -133,18 +135,18 @@ def bench(
         {task.name: task for task in opened}, lambda task: check(task, loaded, scope, training.seed)
     )
     done = Bench(refused=refused)
-    results = Path(to) / "results"
+    results = root / "results"
     if not dry_run:
         require_writable(results)
     plan = _Plan(opened, scope, loaded, known, extracting)
-    work = Extractions(plan.steps, loaded, Path(to) / "features", extracting)
+    work = Extractions(plan.steps, loaded, root / "features", extracting)
     asking = Asking(opened, loaded, work.to, results, scope, training)
     if engine is not None and not dry_run:
         _bench_on(engine, work, names, asking, done)
     else:
         _bench_here(work, names, None if dry_run else asking, done)
     if not dry_run and any(results.glob("*.jsonl")):
-        done.files = write_tables(read_records(results), Path(to))
+        done.files = write_tables(read_records(results), root)
     return done
 
 

@@ -98,6 +98,8 @@ def test_the_demo_tells_what_its_records_hold_and_learns_what_is_planted(
     assert lines[: len(lines) - 2] == story(Scores.of(read_records(folder / "results")))
     assert lines[-1].endswith(f": {folder / 'report.html'}")
     assert len(lines) <= 13 and max(map(len, lines[:-1])) <= 80
+    steps = [line.split()[0] for line in done.stderr.splitlines()]
+    assert steps == ["Generating", *4 * ["Extracting"], *2 * ["Training"]], done.stderr
     assert len(list((folder / "results").glob("*.jsonl"))) == 8
     table = json.loads(command("table", "--from", folder / "results", "--format", "json").stdout)
     assert not any(row["few"] for row in table if row["metric"] == "accuracy")

@@ -297,6 +297,7 @@ def test_asking_for_help_loads_no_heavy_library(statement: str) -> None:
     ("words", "heavy"),
     [
         (["tasks"], {*HEAVY} - {"pydantic"}),
+        (["models"], {*HEAVY} - {"pydantic"}),
         (
             ["table", "--from", "results/demo"],
             {"torch", "transformers", "sklearn", "scipy.stats", "scipy.signal", "h5py"},

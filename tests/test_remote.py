@@ -64,6 +64,30 @@ def test_local_paths_load_no_fsspec(tmp_path: Path) -> None:
     assert done.stdout == "False\n"
 
 
+def test_a_process_that_could_not_read_a_remote_shard_ends_without_a_crash() -> None:
+    script = """
+from fsspec.implementations.memory import MemoryFileSystem
+from probe.errors import UnreadError
+from probe.remote.paths import as_path
+from probe.store.safe_hdf5 import opened, source_of
+
+def fail(*_, **__):
+    raise OSError(5, "no network")
+
+path = as_path("memory://folder/shard.h5")
+path.write(bytes(100_000))
+MemoryFileSystem.cat_ranges = fail
+try:
+    with opened(source_of(path)):
+        pass
+except UnreadError as error:
+    print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 0, done.returncode
+    assert "cannot be read now (no network)" in done.stdout
+
+
 def test_json_goes_there_and_back(memory: Path) -> None:
     write_json(memory / "a" / "x.json", {"one": 1})
     assert read_json(memory / "a" / "x.json") == {"one": 1}

@@ -1,5 +1,6 @@
 """Commands that train and score heads, compare representations, or run all stages at once."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -114,9 +115,9 @@ def run(
 @option(
     "--to",
     required=True,
-    type=PATH,
+    type=PLACE,
     metavar="DIR",
-    help="Folder for features/, results/, tables and figures.",
+    help="Folder for features/, results/, tables and figures, or its URL.",
 )
 @scope_options
 @extraction_options()
@@ -196,8 +197,11 @@ def demo(to: Path, seed: int) -> None:
     from probe.records import read_records
     from probe.reporting.scores import Scores
 
+    # The demo says what it does; the notes of its steps would bury that.
+    package = logging.getLogger("probe")
+    logging.getLogger("probe.demo").setLevel(package.level)
+    package.setLevel(logging.ERROR)
     finished = run_demo(to, seed)
-    say_held_warnings()
     for line in story(Scores.of(read_records(to / "results"))):
         click.echo(line)
     click.echo(f"\nAll curves, intervals and differences: {to / 'report.html'}")

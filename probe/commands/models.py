@@ -126,10 +126,14 @@ def models(form: str) -> None:
     """
     from dataclasses import asdict
 
-    from probe.models.catalogue import SPECTRAL, sources_of
-    from probe.models.plugins.loader import installed
-    from probe.models.sources.bundles import bundles
-    from probe.models.sources.known import FAMILIES, TORCHAUDIO, known_models
+    from probe.model_names import SPECTRAL
+    from probe.models.sources.known import (
+        FAMILIES,
+        TORCHAUDIO,
+        installed_plugins,
+        known_models,
+        sources_of,
+    )
 
     rows = known_models().values()
     if form == "json":
@@ -161,9 +165,10 @@ def models(form: str) -> None:
             f"Also {' and '.join(SPECTRAL)} (no weights), any other hub name (org/name@revision), "
             f"and a local folder of a {', '.join(FAMILIES[:-1])} or {FAMILIES[-1]} model.\n\n"
             "random:MODEL: the same architecture with random weights, offline. file.pt: a fairseq "
-            f"checkpoint. {TORCHAUDIO}NAME: a bundle, one of {', '.join(bundles())}.\n\n"
+            f"checkpoint. {TORCHAUDIO}NAME: a bundle of torchaudio.pipelines, such as "
+            f"{TORCHAUDIO}WAV2VEC2_BASE; an unknown NAME lists them.\n\n"
             "plugin:package.module:factory: a model of your own; installed here: "
-            f"{', '.join(installed()) or 'none'}.\n\n"
+            f"{', '.join(installed_plugins()) or 'none'}.\n\n"
             "LS = LibriSpeech, LL = Libri-Light. More columns: --format json.",
             width=terminal_width() or 100,
             preserve_paragraphs=True,

@@ -10,6 +10,7 @@ from pathlib import Path
 from probe.engines.engine import Engine
 from probe.environment import allowed_cores, cpu_quota, usable_cores
 from probe.errors import UsageError
+from probe.remote.paths import RemotePath
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,7 +95,8 @@ class EngineSettings:
 
         Args:
             device: of the jobs; ``cuda`` on a cluster gives each worker a GPU.
-            folder: which the jobs write to.
+            folder: which the jobs write to. The logs of SLURM's tasks lie there, or in the working
+                folder if it is a URL.
 
         Raises:
             ProbeError: the engine cannot be had.
@@ -118,7 +120,8 @@ class EngineSettings:
             return Ray(self.n_workers, n_cores, n_gpus, self.ray_address, self.limit_s)
         from probe.engines.slurm import Slurm
 
-        return Slurm(self.n_workers, folder, n_cores, n_gpus, self.sbatch_options)
+        disk = Path() if isinstance(folder, RemotePath) else folder
+        return Slurm(self.n_workers, disk, n_cores, n_gpus, self.sbatch_options)
 
     def _local_cores(self) -> int | None:
         if self.n_cores is None and "OMP_NUM_THREADS" in os.environ:

@@ -19,8 +19,8 @@ from probe.models.sources.known import (
     NOT_SPEECH,
     SHIPPED,
     TORCHAUDIO,
-    Known,
     close_names,
+    installed_plugins,
     known_models,
 )
 
@@ -42,20 +42,6 @@ CHUNK_S, CONTEXT_S = 20.0, 5.0
 def offline_names() -> list[str]:
     """Return the names that work without a network."""
     return [*SPECTRAL, *SHIPPED, *(RANDOM + row.model for row in known_models().values())]
-
-
-def sources_of(row: Known) -> list[str]:
-    """Return the sources of a known checkpoint: ``shipped`` if its files are in this package,
-    otherwise ``hub`` (``hub (cached)`` if files of it are in the cache) and ``torchaudio`` (as
-    ``torchaudio:`` and the bundle's name); ``random``.
-    """
-    from huggingface_hub.constants import HF_HUB_CACHE
-
-    if row.model in SHIPPED:
-        return ["shipped", "random"]
-    is_cached = (Path(HF_HUB_CACHE) / f"models--{row.model.replace('/', '--')}").is_dir()
-    hub = ["hub (cached)" if is_cached else "hub"] if "/" in row.model else []
-    return [*hub, *(["torchaudio"] if row.torchaudio else []), "random"]
 
 
 def open_model(
@@ -242,7 +228,6 @@ def _locate(name: str, weights: bool) -> "configurations.Location":
     """The checkpoint's folder: given, or fetched from the hub (its configuration alone without
     ``weights``).
     """
-    from probe.models.plugins import loader
     from probe.models.sources import configurations
 
     if _is_folder(name):
@@ -272,7 +257,7 @@ def _locate(name: str, weights: bool) -> "configurations.Location":
                 "data2vec-audio."
             )
     if not re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", identifier):
-        close = close_names(name, (*SPECTRAL, *offline_names(), *loader.installed()))
+        close = close_names(name, (*SPECTRAL, *offline_names(), *installed_plugins()))
         hint = f" Did you mean {close[0]!r}?" if close else ""
         raise ProbeError(
             f"model {name!r}: neither a folder nor org/name on the hub.{hint} `probe models` lists "

@@ -78,7 +78,12 @@ def opened(source: Path | RangeReader, cache_bytes: int = 1 << 20) -> Iterator[h
 def _opened_reader(reader: RangeReader, cache_bytes: int) -> h5f.FileID:
     access = _access(cache_bytes, None).copy()
     access.set_fileobj_driver(h5fd.fileobj_driver, reader)
-    return h5f.open(str(reader.path).encode(), h5f.ACC_RDONLY, access)
+    try:
+        return h5f.open(str(reader.path).encode(), h5f.ACC_RDONLY, access)
+    finally:
+        # The traceback of an error would keep it, and with it the reader that keeps the error. HDF5
+        # frees what is left when the process ends, and calls Python, which has ended before.
+        del access
 
 
 def fetch_rows(

@@ -45,7 +45,8 @@ def test_a_cluster_does_jobs_whose_workers_are_killed_or_hang(
         done = {item.job: item for item in engine.run(Toy(tmp_path), jobs, 8, "test")}
     assert set(done) == set(jobs)
     assert not [item for item in done.values() if item.error]
-    assert "tried again" in caplog.text
+    assert "worker" in caplog.text and "ended (ActorDiedError" in caplog.text
+    assert "took longer than the 20 s that --job-limit allows" in caplog.text
     assert os.getpid() not in {item.result for item in done.values()}
 
 

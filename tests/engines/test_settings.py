@@ -8,6 +8,7 @@ import pytest
 from probe.engines.local import Local
 from probe.engines.settings import EngineSettings
 from probe.errors import ProbeError, UsageError
+from probe.remote.paths import as_path
 
 
 @pytest.mark.parametrize(
@@ -57,3 +58,14 @@ def test_slurm_is_refused_where_it_is_not(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(ProbeError, match=r"not installed|there is no sbatch here"):
         EngineSettings(engine="slurm").open(None, tmp_path)
+
+
+def test_the_logs_of_slurm_lie_on_a_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("submitit")
+    for name in ("sbatch", "srun"):
+        (tmp_path / name).touch(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    settings = EngineSettings(engine="slurm", n_workers=2)
+    with settings.open(None, as_path("memory://features")):
+        assert list((tmp_path / ".slurm").iterdir())

@@ -12,14 +12,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import engine_runs
 import pytest
+from engine_runs import ENGINES, extract_slowly, workers_of
 from runs import quick
 from toy_jobs import Simulated
+from windows import write_audio, write_manifest
 
 from probe.data.conditions.condition import parse_condition
 from probe.data.corpus import load_corpus
 from probe.engines.engine import ALL, Division, Engine
-from probe.engines.local import Local
 from probe.engines.share import Share
 from probe.extraction.engine_jobs import EachCondition, Extractions, OfModel, extract_on
 from probe.extraction.settings import Extracting, Running, Storing
@@ -116,34 +118,46 @@ def test_a_bench_on_workers_gives_the_records_of_one_process(
 
 
 @pytest.mark.nightly
-def test_killed_workers_and_drivers_lose_and_double_nothing(alone: Path, tmp_path: Path) -> None:
-    """Kills workers at random, and three times the driver with them."""
-    draw = random.Random(0)
-    command = [sys.executable, "-m", "probe", "extract", "--corpus", str(alone), "--no-check"]
-    command += ["--model", "fbank"]
-    for text in CONDITIONS:
-        command += ["--condition", text]
-    command += ["--view", "frames", "--to", str(tmp_path / "to"), "--jobs", "2"]
-    for attempt in range(30):
-        driver = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-        for _ in range(4):
-            time.sleep(draw.uniform(0.5, 3))
-            workers = children_of(driver.pid)
-            if workers:
+@pytest.mark.parametrize("name", ENGINES)
+def test_killed_workers_and_drivers_lose_and_double_nothing(
+    name: str,
+    tmp_path: Path,
+    shards_of: Callable[..., None],
+    n_workers: int = 12,
+    n_drivers: int = 3,
+) -> None:
+    """Kills workers at random moments, and from time to time the driver."""
+    shards_of(audio_s=0.1)
+    lengths = {f"{number}.wav": 1600 + 160 * (number % 7) for number in range(20 * n_workers)}
+    (tmp_path / "audio").mkdir()
+    for number, (path, n_samples) in enumerate(lengths.items()):
+        write_audio(tmp_path / "audio" / path, n_samples, seed=number)
+    manifest = write_manifest(tmp_path / "audio", lengths)
+    extract_slowly(Simulated(1), manifest, tmp_path / "undisturbed", pause_s=0)
+    draw, log = random.Random(0), tmp_path / "log"
+    places = os.pathsep.join([str(Path(engine_runs.__file__).parent), *filter(None, sys.path)])
+    command = [sys.executable, engine_runs.__file__, name, str(manifest), str(tmp_path / "to")]
+    killed = drivers = 0
+    for _ in range(4 * n_drivers + 20):
+        with log.open("ab") as file:
+            how: dict[str, Any] = {"stderr": file, "stdout": file, "start_new_session": True}
+            driver = subprocess.Popen(command, env=os.environ | {"PYTHONPATH": places}, **how)
+        while driver.poll() is None and killed < n_workers:
+            time.sleep(draw.uniform(1, 4))
+            if workers := workers_of(driver.pid, name):
                 os.kill(draw.choice(workers), signal.SIGKILL)
-        if attempt < 3:
-            driver.kill()
+                killed += 1
+            if killed * n_drivers >= (drivers + 1) * n_workers:
+                driver.kill()
+                drivers += 1
         if driver.wait(300) == 0:
             break
-    stores = find_stores(tmp_path / "to")
-    assert len(stores) == 2
-    assert all(not verify_store(store).damage for store in stores)
-    with Local(2) as engine:
-        write(alone, tmp_path / "undisturbed", engine)
-    assert files_of(tmp_path / "to") == files_of(tmp_path / "undisturbed")
-
-
-def children_of(pid: int) -> list[int]:
-    """The processes that a process has started."""
-    done = subprocess.run(["pgrep", "-P", str(pid)], capture_output=True, text=True)
-    return [int(line) for line in done.stdout.split()]
+    text = log.read_text(errors="replace")
+    assert (killed, drivers, driver.returncode) == (n_workers, n_drivers, 0)
+    assert text.count("tried again") + text.count("follows") >= n_workers / 2
+    [store] = find_stores(tmp_path / "to")
+    assert not verify_store(store).damage
+    files = files_of(tmp_path / "to")
+    assert {path: data for path, data in files.items() if ".slurm" not in path} == files_of(
+        tmp_path / "undisturbed"
+    )

@@ -20,10 +20,18 @@ import torchaudio
 import transformers
 
 from probe.errors import ProbeError
-from probe.models.catalogue import offline_names, open_model, sources_of
+from probe.models.catalogue import offline_names, open_model
 from probe.models.families import has_own_final
 from probe.models.sources import configurations, hub
-from probe.models.sources.known import FAMILIES, NANO, SHIPPED, Known, close_names, known_models
+from probe.models.sources.known import (
+    FAMILIES,
+    NANO,
+    SHIPPED,
+    Known,
+    close_names,
+    known_models,
+    sources_of,
+)
 
 ROWS = list(known_models().values())
 FOUR = {

@@ -61,12 +61,15 @@ def test_conv_stands_before_the_layers_and_final_apart_from_the_line() -> None:
         "org/a | final": ([2], [40]),
         "org/a | chosen": ([2], [40]),
     }
-    assert [tick.get_text() for tick in figure.axes[0].get_xticklabels()] == [
-        "\nconv",
-        "0",
-        "1",
-        "2",
-    ]
+    labels = [tick.get_text() for tick in figure.axes[0].get_xticklabels()]
+    assert labels == ["conv", "0", "1", "2"]
+
+
+def test_the_label_of_conv_stands_lower_where_layers_are_many() -> None:
+    scores = [0.1] * 14
+    names = " ".join(["conv", *map(str, range(13))])
+    figure = curves_figure(layers_of(frame(*curve(scores, scores, names))))
+    assert figure.axes[0].get_xticklabels()[0].get_text() == "\nconv"
 
 
 def test_a_model_of_one_layer_is_a_horizontal_line_across_the_panel() -> None:

@@ -10,10 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from object_storage import Server, s3  # noqa: F401 - a fixture
+from runs import quick
 
 from probe.data.corpus import load_corpus
 from probe.errors import ProbeError, UnreadError
 from probe.extraction.extract import extract
+from probe.extraction.settings import Extracting, Running
+from probe.pipeline import bench
 from probe.remote.paths import RemotePath, as_path
 from probe.store.claims import SILENT_S, Claims, this_run
 from probe.store.feature_store import FeatureStore
@@ -238,3 +241,20 @@ def test_records_on_s3_are_those_on_a_disk(
         assert command("run", "word-id", *options, "--to", results).returncode == 0
         tables.append(command("table", "--from", results, "--format", "csv").stdout)
     assert tables[0] == tables[1] and "word-id" in tables[0]
+
+
+def test_a_bench_on_s3_gives_the_tables_of_one_on_a_disk(
+    s3: Server,  # noqa: F811
+    tones: Callable[..., Path],
+    tmp_path: Path,
+) -> None:
+    manifest = tones(words=2, speakers=2)
+    to = as_path(f"{s3.bucket()}/out")
+    extracting = Extracting(running=Running(check=False))
+    for place in (tmp_path / "out", to):
+        bench(["mfcc"], [quick("word-id", view="mean")], manifest, place, extracting=extracting)
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert {"features", "results", "table.csv", "curves.svg"} <= names
+    assert {path.name for path in to.iterdir()} == names
+    for name in ("table.csv", "layers.csv", "curves.svg"):
+        assert (to / name).read_bytes() == (tmp_path / "out" / name).read_bytes()

@@ -27,21 +27,13 @@ from probe.models.plugins.adapter import PAGE, PluginEncoder, modules_of, refuse
 from probe.models.plugins.hear import HearModel
 from probe.models.plugins.hooks import HookedModule
 from probe.models.plugins.redraw import redraw
+from probe.models.sources.known import GROUP, installed_plugins
 
-GROUP = "probe.models"
 PREFIX, HEAR = CODE
 SEED = re.compile(r"@@(\d+)$")
 FACTORY = f"{PREFIX}package.module:factory"
 FORM = f"{FACTORY}, {FACTORY}@argument or {HEAR}package.module"
 DOTTED = r"[^\W\d]\w*(\.[^\W\d]\w*)*"
-
-
-def installed() -> dict[str, list[str]]:
-    """Name -> the factories that installed packages give it, of which there should be one."""
-    factories: dict[str, list[str]] = {}
-    for entry in importlib.metadata.entry_points(group=GROUP):
-        factories[entry.name] = list(dict.fromkeys([*factories.get(entry.name, []), entry.value]))
-    return factories
 
 
 def is_plugin(model: str | ModelName) -> bool:
@@ -50,7 +42,7 @@ def is_plugin(model: str | ModelName) -> bool:
     if name.startswith(CODE):
         return True
     plain = re.split("[@#]", name)[0]
-    return "/" not in plain and ":" not in plain and plain in installed()
+    return "/" not in plain and ":" not in plain and plain in installed_plugins()
 
 
 def with_hooks(models: Sequence[str | ModelName], hooks: Sequence[str]) -> list[ModelName]:
@@ -182,7 +174,7 @@ def _value_of(target: str, name: str) -> str:
         if "" not in sys.path and str(Path.cwd()) not in sys.path:
             sys.path.insert(0, str(Path.cwd()))
         return value
-    value, *others = installed()[target]
+    value, *others = installed_plugins()[target]
     if others:
         raise ProbeError(
             f"{name}: installed packages give this name to {value} and to {listed(others)}. "

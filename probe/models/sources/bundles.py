@@ -79,7 +79,7 @@ def bundle_of(name: str) -> Any:
     hints = [f" Did you mean {item!r}?" for item in close if item.startswith(TORCHAUDIO)]
     raise ProbeError(
         f"{name}: torchaudio {torchaudio.__version__} has no such encoder.{''.join(hints[:1])} "
-        "`probe models` lists them."
+        f"Its encoders are {', '.join(catalogue)}."
     )
 
 

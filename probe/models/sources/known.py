@@ -8,6 +8,7 @@ checkpoint's own files decide everything else.
 import csv
 import difflib
 import functools
+import importlib.metadata
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,6 +25,8 @@ PRE_OR_POST_LN = ("wav2vec2", "hubert", "wavlm", "unispeech", "unispeech-sat")
 # Families whose blocks read frames joined in pairs; after the last block, ``final`` returns to the
 # rate of the front-end.
 SQUEEZED = ("sew", "sew-d")
+# Entry points that name plug-ins, which `probe.models.plugins.loader` opens.
+GROUP = "probe.models"
 # Prefix of the names of torchaudio's bundles.
 TORCHAUDIO = "torchaudio:"
 # The trained model whose files are in this package; `recipes/pretrain` says how it was made.
@@ -121,6 +124,20 @@ def known_models() -> dict[str, Known]:
     return {row.model: row for row in rows}
 
 
+def sources_of(row: Known) -> list[str]:
+    """Return the sources of a known checkpoint: ``shipped`` if its files are in this package,
+    otherwise ``hub`` (``hub (cached)`` if files of it are in the cache) and ``torchaudio`` (as
+    ``torchaudio:`` and the bundle's name); ``random``.
+    """
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    if row.model in SHIPPED:
+        return ["shipped", "random"]
+    is_cached = (Path(HF_HUB_CACHE) / f"models--{row.model.replace('/', '--')}").is_dir()
+    hub = ["hub (cached)" if is_cached else "hub"] if "/" in row.model else []
+    return [*hub, *(["torchaudio"] if row.torchaudio else []), "random"]
+
+
 def close_names(name: str, others: tuple[str, ...] = ()) -> list[str]:
     """Return known names that are similar to ``name``, best first, ignoring case and the
     organisation.
@@ -130,3 +147,11 @@ def close_names(name: str, others: tuple[str, ...] = ()) -> list[str]:
     matches = difflib.get_close_matches(name.lower(), known, n=3, cutoff=0.6)
     matches += difflib.get_close_matches(name.rpartition("/")[2].lower(), known, n=3, cutoff=0.75)
     return [item for item in dict.fromkeys(known[match] for match in matches) if item != name]
+
+
+def installed_plugins() -> dict[str, list[str]]:
+    """Return the factories that installed packages give each name; there should be one."""
+    factories: dict[str, list[str]] = {}
+    for entry in importlib.metadata.entry_points(group=GROUP):
+        factories[entry.name] = list(dict.fromkeys([*factories.get(entry.name, []), entry.value]))
+    return factories

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("probe")
 
+MOST_BESIDE_CONV = 9  # layers in a panel whose numbers leave room for the label of `conv`
 APART = 0.08  # distance of `conv` and `final` from the other layers on the axis of depth
 STEP = 0.03  # between the intervals of models of one layer, as a part of the axis
 PANEL = [*QUESTION, "metric"]
@@ -153,12 +154,13 @@ def _draw_curves(
         look = looks[series] | {"linestyle": style.DASHED}
         _draw_level(axes, [left, end], pd.concat([line, line]), series, look)
     ticks: dict[str, float] = {}
-    # The label of conv stands one line lower than the numbers, which are near.
+    # Where the label of conv would run into the next number, it stands one line lower.
     if axis == "depth":
         ticks |= {"\nconv": -APART} if cells["layer"].eq("conv").any() else {}
         ticks |= {f"{quarter / 4:g}": quarter / 4 for quarter in range(5)}
     else:
-        ticks |= {"\nconv": -1} if left < 0 else {}
+        conv = "conv" if right <= MOST_BESIDE_CONV else "\nconv"
+        ticks |= {conv: -1} if left < 0 else {}
         ticks |= {str(number): number for number in range(0, int(right) + 1, _tick_step(right))}
     axes.set_xlabel("relative depth" if axis == "depth" else "layer")
     axes.set_xticks(list(ticks.values()), list(ticks))

@@ -1,0 +1,114 @@
+"""Extractions in small shards that the workers of any engine do; workers import this file. It is
+also the command of a driver, with an encoder that is slow enough to be interrupted:
+
+    python tests/engine_runs.py ENGINE CORPUS TO
+"""
+
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from windows import Windows
+
+from probe.data.corpus import load_corpus
+from probe.engines.engine import Engine
+from probe.extraction import plan
+from probe.extraction.engine_jobs import EachCondition, Extractions, Step, extract_on
+from probe.extraction.settings import Extracting, Running, Storing
+from probe.model_names import ModelName
+
+ENGINES = ("local", "ray", "slurm")
+# What the command line of a worker contains.
+WORKERS = {"local": "probe.engines.worker", "ray": "ray::_Actor", "slurm": "submitit.core._submit"}
+EXTRACTING = Extracting(storing=Storing(view="frames"), running=Running(check=False))
+SLOW = ModelName.parse("windows")
+
+
+def engine_of(name: str, folder: Path) -> Engine:
+    """Two workers; those of SLURM are processes of this machine."""
+    if name == "local":
+        from probe.engines.local import Local
+
+        return Local(2, n_cores=1)
+    if name == "ray":
+        from probe.engines.ray import Ray
+
+        return Ray(2)
+    from probe.engines.slurm import Slurm
+
+    return Slurm(2, folder, cluster="local")
+
+
+@dataclass(frozen=True)
+class SmallShards(EachCondition):
+    """The same stores with shards of ``audio_s``, whichever process plans them."""
+
+    audio_s: float = 3.0
+
+    def __call__(self, model: ModelName) -> list[Step]:
+        """See `EachCondition`."""
+        plan.SHARD_AUDIO_S = self.audio_s
+        return super().__call__(model)
+
+
+@dataclass(frozen=True)
+class SlowSteps:
+    """One store of an encoder that waits before each utterance; a shard holds one utterance."""
+
+    pause_s: float
+
+    def __call__(self, model: ModelName) -> list[Step]:
+        """See `Extractions.steps`."""
+        plan.SHARD_AUDIO_S = 0.1
+        return [Step(Slow(self.pause_s), "clean", EXTRACTING.storing)]
+
+
+class Slow(Windows):
+    """Waits before it encodes."""
+
+    def __init__(self, pause_s: float) -> None:
+        super().__init__()
+        self.pause_s = pause_s
+
+    def encode(self, *arguments: Any) -> Any:
+        """See `Windows`."""
+        time.sleep(self.pause_s)
+        return super().encode(*arguments)
+
+
+def extract_slowly(engine: Engine, manifest: Path, to: Path, pause_s: float = 0.2) -> list[str]:
+    """Write the store of the slow encoder; return what could not be done."""
+    work = Extractions(SlowSteps(pause_s), load_corpus(manifest), to, EXTRACTING)
+    return extract_on(engine, work, [SLOW])[SLOW].problems
+
+
+def workers_of(driver: int, name: str) -> list[int]:
+    """The process ids of a driver's workers."""
+    parents, lines = {}, {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            status = (folder / "stat").read_text().rpartition(")")[2].split()
+            lines[int(folder.name)] = (folder / "cmdline").read_bytes().decode(errors="replace")
+        except OSError:
+            continue
+        parents[int(folder.name)] = int(status[1])
+    return [
+        pid
+        for pid, line in lines.items()
+        if WORKERS[name] in line and driver in _above(pid, parents)
+    ]
+
+
+def _above(pid: int, parents: dict[int, int]) -> Sequence[int]:
+    chain = []
+    while pid := parents.get(pid, 0):
+        chain.append(pid)
+    return chain
+
+
+if __name__ == "__main__":
+    with engine_of(sys.argv[1], Path(sys.argv[3])) as own:
+        sys.exit(bool(extract_slowly(own, Path(sys.argv[2]), Path(sys.argv[3]))))
