@@ -56,7 +56,7 @@ class SmallShards(EachCondition):
 
 @dataclass(frozen=True)
 class SlowSteps:
-    """One store of an encoder that is slow as long as a file exists; a shard holds one utterance."""
+    """The store of an encoder that is slow as long as a file exists, with an utterance a shard."""
 
     flag: Path
 
