@@ -162,7 +162,7 @@ def test_killed_workers_and_drivers_lose_and_double_nothing(
     assert (killed, drivers, driver.returncode) == (n_workers, n_drivers, 0)
     assert text.count("tried again") + text.count("follows") >= n_workers / 2
     [store] = find_stores(tmp_path / "to")
-    assert not verify_store(store).damage
+    assert not verify_store(store.path).damage
     files = files_of(tmp_path / "to")
     assert {path: data for path, data in files.items() if ".slurm" not in path} == files_of(
         tmp_path / "undisturbed"
