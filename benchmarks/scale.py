@@ -67,16 +67,18 @@ def encoder_of(n_layers: int = 13, width: int = 768) -> Any:
 def corpus_of(n: int) -> Corpus:
     """A corpus of LibriSpeech's names and lengths, without transcripts."""
     generator = np.random.default_rng(0)
-    lengths = np.clip(generator.gamma(4.0, MEAN_S / 4, n), 1.0, 35.0).round(3)
+    lengths = np.clip(generator.gamma(4.0, MEAN_S / 4, n), 1.0, 35.0)
+    lengths = (lengths * 200).round() / 200  # LibriSpeech's are multiples of 5 ms
+    known: dict[float, float] = {}  # a corpus has each duration once
     speakers = [f"speaker-{number}" for number in range(10_000)]
 
     def utterances() -> Iterator[Utterance]:
         for number, seconds in enumerate(lengths.tolist()):
             key = f"{number // 5000}/{number // 50}/{number:08d}.flac"
-            file, speaker = f"/data/speech/{key}", speakers[number % 10_000]
-            yield Utterance(
-                key, file, "", speaker, "read", "train", seconds, where=f"corpus.csv line {number}"
-            )
+            labels = ("", speakers[number % 10_000], "read", "train")
+            where = f"corpus.csv line {number}"
+            duration_s = known.setdefault(seconds, seconds)
+            yield Utterance(key, key, *labels, duration_s, where=where, folder="/data/speech/")
 
     return Corpus("corpus", "0" * 64, tuple(utterances()), ("text", "speaker", "domain", "split"))
 

@@ -1,7 +1,7 @@
 """Extractions in small shards that the workers of any engine do; workers import this file. It is
 also the command of a driver, with an encoder that is slow enough to be interrupted:
 
-    python tests/engine_runs.py ENGINE CORPUS TO
+    python -c "import engine_runs; engine_runs.main()" ENGINE CORPUS TO
 """
 
 import sys
@@ -109,6 +109,8 @@ def _above(pid: int, parents: dict[int, int]) -> Sequence[int]:
     return chain
 
 
-if __name__ == "__main__":
-    with engine_of(sys.argv[1], Path(sys.argv[3])) as own:
-        sys.exit(bool(extract_slowly(own, Path(sys.argv[2]), Path(sys.argv[3]))))
+def main() -> None:
+    """Extract on the workers of an engine; the exit code is 1 where a job could not be done."""
+    name, manifest, to = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3])
+    with engine_of(name, to) as engine:
+        sys.exit(bool(extract_slowly(engine, manifest, to)))

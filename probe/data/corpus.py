@@ -43,13 +43,15 @@ class Utterance:
     Attributes:
         key: unique name in the corpus: the ``id`` column, otherwise the path as the manifest has
             it, with ``#`` and the excerpt behind it where it is not a whole file.
-        file: the path of the audio file.
+        file: the path of the audio file, below ``folder`` where that is not empty.
         duration_s: seconds, those of an excerpt from its start to its end; None where the manifest
             does not say.
         extra: the manifest's further columns.
         condition: what is done to its audio.
         excerpt: the part of the file that it is.
         where: file and line of the manifest, for messages.
+        folder: what stands before ``file`` in its path, with a slash at the end. Millions of
+            utterances have it in common, and often ``file`` with their key.
     """
 
     key: str
@@ -59,10 +61,11 @@ class Utterance:
     domain: str
     split: str
     duration_s: float | None = None
-    extra: Mapping[str, str] = field(default_factory=dict)
+    extra: Mapping[str, str] = field(default_factory=lambda: NO_LABELS)
     condition: str = "clean"
     excerpt: Excerpt = WHOLE
     where: str = field(default="", compare=False)
+    folder: str = ""
 
     def __repr__(self) -> str:
         duration = "" if self.duration_s is None else f"{self.duration_s:g} s"
@@ -73,7 +76,7 @@ class Utterance:
     @property
     def path(self) -> Path:
         """The audio file. It is made on each call: a million of them would take 0.4 GB."""
-        return audio_path(self.file)
+        return audio_path(self.folder + self.file)
 
     def audio_sha256(self) -> str:
         """The sha256 of its audio as a store has it: of the file, or of an excerpt of it.
@@ -294,6 +297,7 @@ def _checked(
     base = f"{folder}/"
     is_remote = isinstance(folder, RemotePath)
     splits = {"", *SPLITS}
+    durations: dict[float | None, float | None] = {}  # each once: a million take 32 MB
     for where, values in rows:
         written = values["path"]
         if not written.strip():
@@ -339,17 +343,19 @@ def _checked(
         extra = NO_LABELS
         if not values.keys() <= MEANINGS:
             extra = {name: value for name, value in values.items() if name not in MEANINGS}
+        name = file.removeprefix(base)
         yield Utterance(
             key,
-            file,
+            key if name == key else name,
             values.get("text", ""),
             values.get("speaker", ""),
             values.get("domain", ""),
             split,
-            duration_s,
+            durations.setdefault(duration_s, duration_s),
             extra,
             excerpt=excerpt,
             where=where,
+            folder=base if len(name) < len(file) else "",
         )
     problems.extend(shared.problems())
     if not problems and (note := shared.note()):

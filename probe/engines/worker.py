@@ -86,12 +86,12 @@ def end_on_signals() -> None:
 
 def serve(connection: Connection) -> None:
     """Answer the batches that come through a connection, until its other end is closed."""
-    batches: queue.SimpleQueue[tuple[bytes | None, Sequence[Any]]] = queue.SimpleQueue()
+    batches: queue.SimpleQueue[bytes] = queue.SimpleQueue()
 
     def receive() -> None:
         with contextlib.suppress(EOFError, OSError):
             while True:
-                batches.put(connection.recv())
+                batches.put(connection.recv_bytes())
         os.kill(os.getpid(), signal.SIGTERM)  # the driver has ended
         time.sleep(GRACE_S)
         os._exit(EXIT_TERMINATED)
@@ -101,7 +101,9 @@ def serve(connection: Connection) -> None:
     worker = Worker()
     threading.Thread(target=receive, name="receive", daemon=True).start()
     while True:
-        connection.send(worker.answer(*batches.get()))
+        # In this thread: an error, such as a module that cannot be imported, ends the worker.
+        batch = pickle.loads(batches.get())  # noqa: S301 (from this package's driver)
+        connection.send(worker.answer(*batch))
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from toy_jobs import Toy
@@ -43,6 +44,18 @@ def test_a_killed_and_a_hung_worker_cost_nothing(
     assert "was killed by SIGKILL, as the system does when memory runs out" in caplog.text
     assert "took longer than the 1 s" in caplog.text
     assert not any(map(is_running, pids)), "leaving the engine ends its workers"
+
+
+def test_jobs_that_a_worker_cannot_import_are_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Job(str):
+        __slots__ = ()
+
+    nowhere = ModuleType("nowhere")
+    Job.__module__, Job.__qualname__, nowhere.Job = "nowhere", "Job", Job  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "nowhere", nowhere)
+    with Local(1, n_cores=1, limit_s=60.0) as engine:
+        [outcome] = engine.run(Toy(), [Job("1")], 1, "test")
+    assert "the last one ended with exit code 1" in str(outcome.error)
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])

@@ -1,5 +1,6 @@
 """Stores and records that the workers of an engine write are those of one process."""
 
+import contextlib
 import json
 import os
 import random
@@ -12,7 +13,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import engine_runs
 import pytest
 from engine_runs import ENGINES, extract_slowly, workers_of
 from runs import quick
@@ -135,21 +135,24 @@ def test_killed_workers_and_drivers_lose_and_double_nothing(
     manifest = write_manifest(tmp_path / "audio", lengths)
     extract_slowly(Simulated(1), manifest, tmp_path / "undisturbed", pause_s=0)
     draw, log = random.Random(0), tmp_path / "log"
-    places = os.pathsep.join([str(Path(engine_runs.__file__).parent), *filter(None, sys.path)])
-    command = [sys.executable, engine_runs.__file__, name, str(manifest), str(tmp_path / "to")]
-    killed = drivers = 0
-    for _ in range(4 * n_drivers + 20):
+    script = "import engine_runs; engine_runs.main()"
+    command = [sys.executable, "-c", script, name, str(manifest), str(tmp_path / "to")]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    killed = drivers = n_before = 0
+    for _ in range(2 * n_workers):
         with log.open("ab") as file:
-            how: dict[str, Any] = {"stderr": file, "stdout": file, "start_new_session": True}
-            driver = subprocess.Popen(command, env=os.environ | {"PYTHONPATH": places}, **how)
+            driver = subprocess.Popen(command, env=environment, stderr=file, stdout=file)
         while driver.poll() is None and killed < n_workers:
-            time.sleep(draw.uniform(1, 4))
-            if workers := workers_of(driver.pid, name):
-                os.kill(draw.choice(workers), signal.SIGKILL)
-                killed += 1
-            if killed * n_drivers >= (drivers + 1) * n_workers:
-                driver.kill()
-                drivers += 1
+            time.sleep(0.05)
+            n_shards = len(list(tmp_path.glob("to/*/*/shard-*.h5")))
+            if n_shards > n_before and (workers := workers_of(driver.pid, name)):
+                time.sleep(draw.uniform(0, 0.5))
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(draw.choice(workers), signal.SIGKILL)
+                n_before, killed = n_shards, killed + 1
+                if killed * n_drivers >= (drivers + 1) * n_workers:
+                    driver.kill()
+                    drivers += 1
         if driver.wait(300) == 0:
             break
     text = log.read_text(errors="replace")

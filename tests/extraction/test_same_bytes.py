@@ -3,7 +3,9 @@ and records differ only in what they say about their run.
 """
 
 import json
+import os
 import random
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -27,7 +29,7 @@ from probe.store.stores import find_stores
 
 pytestmark = pytest.mark.nightly
 
-FBANK, NANO = ModelName.parse("fbank"), ModelName.parse("layerprobe/data2vec-audio-nano")
+MODELS = [ModelName.parse(name) for name in ("fbank", "layerprobe/data2vec-audio-nano")]
 CONDITIONS = ("clean", "noise:white@10dB")
 OF_A_RUN = {"seconds", "created", "arguments"}
 
@@ -41,7 +43,7 @@ def work_of(speech: Path, to: Path, share: Share = WHOLE) -> Extractions:
 
 def extract_here(work: Extractions) -> None:
     """Write the stores in this process."""
-    for model in (FBANK, NANO):
+    for model in MODELS:
         for step in work.steps(model):
             work.extract(step)
 
@@ -50,7 +52,7 @@ def score(speech: Path, to: Path, division: Division = ALL) -> None:
     """Write records into a folder beside the stores."""
     tasks = [quick("speaker-id", view="mean", label="sex")]
     manifest = speech / "speakers_disjoint.csv"
-    run_tasks([FBANK, NANO], tasks, manifest, to / "features", to / "results", division=division)
+    run_tasks(MODELS, tasks, manifest, to / "features", to / "results", division=division)
 
 
 def contents(to: Path) -> dict[str, Any]:
@@ -92,10 +94,15 @@ def test_shares_in_any_order_write_the_bytes_of_one_process(
 
 @pytest.mark.parametrize("name", ENGINES)
 def test_two_workers_of_an_engine_write_the_bytes_of_one_process(
-    name: str, expected: dict[str, Any], speech: Path, tmp_path: Path
+    name: str,
+    expected: dict[str, Any],
+    speech: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, sys.path)))
     with engine_of(name, tmp_path / "logs") as engine:
-        done = extract_on(engine, work_of(speech, tmp_path / "features"), [FBANK, NANO])
+        done = extract_on(engine, work_of(speech, tmp_path / "features"), MODELS)
         assert not [of_model.problems for of_model in done.values() if of_model.problems]
         score(speech, tmp_path, Division(engine=engine))
     assert contents(tmp_path) == expected

@@ -90,8 +90,8 @@ def test_a_corpus_on_s3_gives_the_shards_of_one_on_a_disk(
     rows = manifest.read_text().replace("\nnear", f"\n{corpus}/near")
     (tmp_path / "mixed.csv").write_text(rows)
     mixed = load_corpus(tmp_path / "mixed.csv")
-    assert [item.file for item in mixed.utterances] == [
-        item.file for item in load_corpus(url).utterances
+    assert [item.path for item in mixed.utterances] == [
+        item.path for item in load_corpus(url).utterances
     ]
     (tmp_path / "mixed.csv").write_text(rows.replace("near-0-0-0", "absent"))
     with pytest.raises(ProbeError, match=r"line 2: s3://.*/absent.wav does not exist"):
