@@ -4,6 +4,7 @@ import re
 import shlex
 import subprocess
 import sys
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -96,6 +97,21 @@ def test_every_ready_task_and_every_key_is_documented() -> None:
     page = (ROOT / "docs" / "task-keys.md").read_text(encoding="utf-8")
     keys = {key for kind in kinds().values() for key in kind.settings.model_fields}
     assert {key for key in keys if not re.search(rf"`{key}\b", page)} == set()
+
+
+def test_the_page_of_keys_shows_the_defaults_of_every_kind() -> None:
+    page = (ROOT / "docs" / "task-keys.md").read_text(encoding="utf-8")
+    checked = set()
+    for section in page.split("\n## ")[1:]:
+        for name in set(re.findall(r"`(\w+)`", section.splitlines()[0])) & kinds().keys():
+            fields = kinds()[name].settings.model_fields
+            for key, shown in re.findall(r"`(\w+) =\s([^`.]+(?:\.\d[^`.]*)*)`", section):
+                if key in fields:
+                    value = tomllib.loads(f"value = {shown}")["value"]
+                    value = tuple(value) if isinstance(value, list) else value
+                    assert fields[key].get_default() in (value, (value,)), (name, key)
+                    checked.add(name)
+    assert checked == set(kinds())
 
 
 def test_the_python_example_runs(
