@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from probe.data.text_normalisers import NORMALISERS, superb
 from probe.data.transcript_checks import convention_differences
 
-README = Path(__file__).parent.parent.parent / "tasks" / "README.md"
+PAGE = Path(__file__).parent.parent.parent / "docs" / "transcription.md"
 
 
 def test_the_table_of_the_documentation_shows_what_each_normaliser_does() -> None:
-    page = README.read_text(encoding="utf-8")
+    page = PAGE.read_text(encoding="utf-8")
     (example,) = re.findall(r'\| `normalize` \| keeps \| "(.*)" becomes \|', page)
     rows = re.findall(r"^\| `(\w+)` \| [^|]* \| ([^|]*) \|$", page, flags=re.MULTILINE)
     shown = {name: text for name, text in rows if name in NORMALISERS}

@@ -70,7 +70,7 @@ HEAD = "linear"
 
 
 class Settings(TimeLabelSettings, ProjectedSettings):
-    """See tasks/README.md."""
+    """See docs/task-keys.md."""
 
     label: str = "speaker"
     view: Literal["mean", "meanstd", "interval"] = Field("meanstd", validate_default=True)

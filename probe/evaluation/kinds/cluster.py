@@ -39,7 +39,7 @@ HEAD = "k-means"
 
 
 class Settings(TimeLabelSettings):
-    """See tasks/README.md."""
+    """See docs/task-keys.md."""
 
     n_units: int = Field(100, ge=2, le=100_000)
     max_frames: int = Field(200_000, ge=0, le=10**10)

@@ -40,7 +40,7 @@ Rows = Sequence[Utterance]
 
 
 class Settings(TimeLabelSettings):
-    """See tasks/README.md."""
+    """See docs/task-keys.md."""
 
     method: Literal["abx", "knn"] = "abx"
     speakers: AtLeastOne[Literal["within", "across"]] = ("within", "across")

@@ -84,7 +84,7 @@ METRIC: dict[str, Any] = {
 
 
 class Settings(TimeLabelSettings, ProjectedSettings):
-    """See tasks/README.md."""
+    """See docs/task-keys.md."""
 
     l2: AtLeastOne[Rate] = STRENGTHS
     standardize: bool = True

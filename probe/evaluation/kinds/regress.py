@@ -47,7 +47,7 @@ MOST_OFFSET = 100_000  # beyond it the sums of squares lose the digits of the sp
 
 
 class Settings(ProjectedSettings):
-    """See tasks/README.md."""
+    """See docs/task-keys.md."""
 
     label: str = "age"
     view: Literal["mean", "meanstd"] = "meanstd"

@@ -24,7 +24,7 @@ log = logging.getLogger("probe")
 
 
 class Settings(SettingsOfAll):
-    """See tasks/README.md. No domains: all that the column has."""
+    """See docs/task-keys.md. No domains: all that the column has."""
 
     of: str = "word-id"
     across: str = "domain"

@@ -40,7 +40,7 @@ TRAINING_FIELDS = ("learning_rates", "steps", "evaluate_every", "batch_size", "h
 
 
 class SuperbSettings(Settings):
-    """See tasks/README.md."""
+    """See docs/task-keys.md."""
 
     label: AtLeastOne[str] = ("speaker",)
     view: Literal["mean"] = "mean"

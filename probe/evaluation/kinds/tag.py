@@ -56,7 +56,7 @@ THRESHOLD = 0.5  # of probabilities and of soft labels
 
 
 class Settings(ProjectedSettings):
-    """See tasks/README.md."""
+    """See docs/task-keys.md."""
 
     NO_FOLDS: ClassVar = "average precision ranks the utterances of one fold"
 

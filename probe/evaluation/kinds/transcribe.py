@@ -11,8 +11,8 @@ alone, trained with the head.
 
 Metrics: WER and CER, sums of errors over sums of reference words or characters (lower is better),
 on the transcripts as the manifest has them or as the units have them; PER the same over phones.
-Learning rate, epoch, decoder and layer are chosen by dev CER or PER. tasks/README.md says how this
-differs from SUPERB.
+Learning rate, epoch, decoder and layer are chosen by dev CER or PER. docs/transcription.md says how
+this differs from SUPERB.
 
 Control ``shuffled`` is trained at the layer that dev chose, on shuffled training and dev
 transcripts; budgets (`probe.data.label_budgets`) train every layer on some of the utterances. With
@@ -81,7 +81,7 @@ TOO_SHORT = "fewer frames than labels need"
 
 
 class Settings(ProjectedSettings):
-    """See tasks/README.md. No learning rates: the head's own."""
+    """See docs/task-keys.md. No learning rates: the head's own."""
 
     head: Literal["linear", "mlp", "bilstm", "own"] = "linear"
     learning_rates: Several[Rate] = Field((), validate_default=True)

@@ -76,7 +76,7 @@ DEV: List = ("dev", "")
 
 
 class Settings(ProjectedSettings):
-    """See tasks/README.md. An empty headline stands for `usual_headline`."""
+    """See docs/task-keys.md. An empty headline stands for `usual_headline`."""
 
     view: Literal["mean", "meanstd", "frames"] = "meanstd"
     backends: AtLeastOne[
