@@ -56,32 +56,35 @@ class SmallShards(EachCondition):
 
 @dataclass(frozen=True)
 class SlowSteps:
-    """One store of an encoder that waits before each utterance; a shard holds one utterance."""
+    """The store of an encoder that is slow as long as a file exists, with an utterance a shard."""
 
-    pause_s: float
+    flag: Path
 
     def __call__(self, model: ModelName) -> list[Step]:
         """See `Extractions.steps`."""
         plan.SHARD_AUDIO_S = 0.1
-        return [Step(Slow(self.pause_s), "clean", EXTRACTING.storing)]
+        return [Step(Slow(self.flag), "clean", EXTRACTING.storing)]
 
 
 class Slow(Windows):
-    """Waits before it encodes."""
+    """Waits a second before it encodes, as long as a file exists."""
 
-    def __init__(self, pause_s: float) -> None:
+    def __init__(self, flag: Path) -> None:
         super().__init__()
-        self.pause_s = pause_s
+        self.flag = flag
 
     def encode(self, *arguments: Any) -> Any:
         """See `Windows`."""
-        time.sleep(self.pause_s)
+        time.sleep(self.flag.exists())
         return super().encode(*arguments)
 
 
-def extract_slowly(engine: Engine, manifest: Path, to: Path, pause_s: float = 0.2) -> list[str]:
-    """Write the store of the slow encoder; return what could not be done."""
-    work = Extractions(SlowSteps(pause_s), load_corpus(manifest), to, EXTRACTING)
+def extract_slowly(engine: Engine, manifest: Path, to: Path) -> list[str]:
+    """Write the store of the slow encoder, whose flag is ``slow`` beside the manifest; return what
+    could not be done.
+    """
+    steps = SlowSteps(manifest.with_name("slow"))
+    work = Extractions(steps, load_corpus(manifest), to, EXTRACTING)
     return extract_on(engine, work, [SLOW])[SLOW].problems
 
 

@@ -27,6 +27,8 @@ TRIES = 3
 # So many batches that end in a row, with none finished between them, are no accident.
 ENDS_IN_A_ROW = 10
 LOOK_S = 1.0  # between two looks at the time limits
+# A worker is reported once it takes so many times as long as any job before, and so long at least.
+SLOW_FACTOR, SLOW_S = 10, 600.0
 
 Do = Callable[[Sequence[Any]], Sequence[Any]]
 
@@ -206,6 +208,8 @@ class _Dispatch:
         self.again: deque[Batch] = deque()
         self.busy: dict[int, Batch] = {}
         self._since: dict[int, float] = {}
+        self._longest_s: float | None = None  # of a job that was finished
+        self._reported: set[int] = set()  # workers, see `_report_slow`
         self._ends_in_a_row = 0
 
     def outcomes(self) -> Iterator[Outcome]:
@@ -215,13 +219,14 @@ class _Dispatch:
                 self.busy.update(batches)
                 self.engine.give(batches)
             for worker, answer in self.engine.answers(LOOK_S):
-                batch = self.busy.pop(worker)
-                self._since.pop(worker, None)
+                batch, taken_s = self._freed(worker)
+                if isinstance(answer, Results):
+                    self._longest_s = max(self._longest_s or 0.0, taken_s / len(batch.jobs))
                 yield from self._outcomes_of(worker, batch, answer)
+            self._report_slow()
             for worker in self._late():
                 self.engine.end(worker)
-                batch = self.busy.pop(worker)
-                del self._since[worker]
+                batch, _ = self._freed(worker)
                 reason = f"took longer than the {self.engine.limit_s:g} s that --job-limit allows"
                 yield from self._after_end(worker, batch, reason)
 
@@ -274,16 +279,47 @@ class _Dispatch:
             text = f"{n_ends} workers ended while they did this job; the last one {reason}"
             yield Outcome(batch.jobs[0], error=ProbeError(text))
 
-    def _late(self) -> list[int]:
-        """The workers that have taken too long."""
-        if self.engine.limit_s is None:
-            return []
+    def _taken(self) -> dict[int, float]:
+        """Seconds that workers have taken for their batches so far."""
         now = time.monotonic()
         for worker in self.busy:
             if worker not in self._since and self.engine.has_begun(worker):
                 self._since[worker] = now
+        return {worker: now - since for worker, since in self._since.items()}
+
+    def _freed(self, worker: int) -> tuple[Batch, float]:
+        """The batch that a worker had, and the seconds that it has taken."""
+        self._reported.discard(worker)
+        now = time.monotonic()
+        return self.busy.pop(worker), now - self._since.pop(worker, now)
+
+    def _late(self) -> list[int]:
+        """The workers that have taken too long."""
+        limit_s = self.engine.limit_s
+        if limit_s is None:
+            return []
+        taken = self._taken().items()
         return [
-            worker
-            for worker, since in self._since.items()
-            if now - since > self.engine.limit_s * len(self.busy[worker].jobs)
+            worker for worker, taken_s in taken if taken_s > limit_s * len(self.busy[worker].jobs)
         ]
+
+    def _report_slow(self) -> None:
+        """Warn of a worker that takes far longer than all before, once for each batch. How long a
+        job may take is not known, so only a limit that the user sets ends it.
+        """
+        if self._longest_s is None or self.engine.divides_once:
+            return
+        for worker, taken_s in self._taken().items():
+            batch = self.busy[worker]
+            usual_s = self._longest_s * len(batch.jobs)
+            if taken_s > max(SLOW_S, SLOW_FACTOR * usual_s) and worker not in self._reported:
+                self._reported.add(worker)
+                log.warning(
+                    "%s: worker %d has taken %.0f s, and a job before took %.0f s at most. If it "
+                    "hangs, stop this command and start it again with --job-limit SECONDS; what is "
+                    "finished stays.",
+                    batch,
+                    worker + 1,
+                    taken_s,
+                    self._longest_s,
+                )

@@ -138,6 +138,8 @@ class Ray(Engine):
             what = "--engine ray: no cluster starts on this machine"
             if not is_here:
                 what = f"--ray-address {address}: no cluster there"
+                if os.environ.get("RAY_AUTH_MODE") != "token":
+                    reason += "; if it requires a token, set RAY_AUTH_MODE=token"
             raise ProbeError(f"{what} ({reason}).") from error
         finally:
             if threading.current_thread() is threading.main_thread():

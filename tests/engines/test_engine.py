@@ -76,6 +76,15 @@ def test_a_worker_that_takes_too_long_is_ended_and_its_job_given_up() -> None:
     assert len(engine.ended) == 3
 
 
+def test_a_worker_that_takes_far_longer_than_all_before_is_reported_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("probe.engines.engine.SLOW_S", 0.05)
+    outcomes(Simulated(2, limit_s=0.1), [*numbers(4), "hung"], most=1)
+    text = "hung: worker 1 has taken 0 s, and a job before took 0 s at most. If it hangs, stop"
+    assert caplog.text.replace("worker 2", "worker 1").count(text) == 3, "one for each attempt"
+
+
 def test_workers_of_a_run_that_is_left_are_ended() -> None:
     engine = Simulated(2)
     for _ in engine.run(Toy(), [*numbers(3), "hung"], 1, "test"):
