@@ -52,33 +52,19 @@ def row(name: str) -> str:
     """What the page says of one preset."""
     protocol, task = protocols()[name], open_task(name)
     size = disk_gb(name, protocol)
-    disk = f"{size:,.1f} GB" if size else "by `--dry-run`"
+    needs = f"`{task.view}`, " + (f"{size:,.1f} GB" if size else "see `--dry-run`")
     of_frames = getattr(task.settings, "weighted", None) == "only"
-    memory = ""
     if of_frames or task.kind.name == "superb":
         rows = protocol.hours * 3600 * FRAMES_HZ if of_frames else protocol.utterances
-        memory = f"{rows * LAYERS * WIDTH * 4 / 1e9:,.1f} GB"
-    cells = (
-        *(
-            f"`{name}`",
-            f"{task.description} Protocol: {protocol.of}.",
-            f"`{task.view}`, {disk}",
-            memory,
-        ),
-        *("; ".join(figures(name)), f"`{protocol.clean}`" if protocol.clean else ""),
-    )
-    return f"| {' | '.join(cells)} |"
+        needs += f"; memory {rows * LAYERS * WIDTH * 4 / 1e9:,.1f} GB"
+    question = f"{task.description} Protocol: {protocol.of}."
+    if protocol.clean:
+        question += f" Alternative: `{protocol.clean}`."
+    return f"| {' | '.join((f'`{name}`', question, needs, '; '.join(figures(name))))} |"
 
 
 def table() -> str:
     """A row for each preset, in the order of names."""
-    names = (
-        "preset",
-        "question and protocol",
-        "features",
-        "`--memory`",
-        "published",
-        "alternative",
-    )
+    names = ("preset", "question and protocol", "features", "published")
     rows = map(row, sorted(protocols()))
-    return "\n".join([f"| {' | '.join(names)} |", "|---|---|---|--:|---|---|", *rows]) + "\n"
+    return "\n".join([f"| {' | '.join(names)} |", "|---|---|---|---|", *rows]) + "\n"
