@@ -31,7 +31,11 @@ CLEAN = parse_term("condition=clean")
 # What the README shows, of the tables and curves of results/README.md.
 MODELS = parse_term("model!=Silero-VAD,GE2E-random,Distill-MOS,Distill-MOS-random")
 SHORT_TABLE = [parse_term("task=phone-frames,speaker-id,speaker-verify"), MODELS]
-CURVES = [parse_term("task=phone-frames,speaker-id"), parse_term("metric=accuracy"), MODELS]
+CURVES = [
+    parse_term("task=phone-frames,speaker-id,asr-ctc"),
+    parse_term("metric=accuracy,cer"),
+    MODELS,
+]
 
 
 def tables(records: pd.DataFrame, similarity: pd.DataFrame) -> dict[str, str]:
