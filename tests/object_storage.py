@@ -126,7 +126,7 @@ def credentials(url: str) -> dict[str, str]:
 @pytest.fixture(scope="module")
 def s3() -> Iterator[Server]:
     """A server, and the environment with which everything finds it."""
-    pytest.importorskip("moto.server", reason="pip install 'moto[s3]' flask flask-cors")
+    pytest.importorskip("moto.server", reason="pip install -e '.[s3-server]'")
     s3fs = pytest.importorskip("s3fs")
     with serving() as server, pytest.MonkeyPatch.context() as patch:
         for name, value in credentials(server.url).items():
