@@ -123,8 +123,8 @@ def test_killed_workers_and_drivers_lose_and_double_nothing(
     name: str,
     tmp_path: Path,
     shards_of: Callable[..., None],
-    n_workers: int = 12,
-    n_drivers: int = 3,
+    n_workers: int = 8,
+    n_drivers: int = 2,
 ) -> None:
     """Kills workers at random moments, and from time to time the driver."""
     shards_of(audio_s=0.1)
@@ -151,7 +151,7 @@ def test_killed_workers_and_drivers_lose_and_double_nothing(
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(draw.choice(workers), signal.SIGKILL)
                 n_before, killed = n_shards, killed + 1
-                if killed * n_drivers >= (drivers + 1) * n_workers:
+                if killed * (n_drivers + 1) >= (drivers + 1) * n_workers and drivers < n_drivers:
                     driver.kill()
                     drivers += 1
         if killed == n_workers:
