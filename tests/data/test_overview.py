@@ -4,6 +4,7 @@ import json
 import os
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -295,6 +296,13 @@ def test_labels_are_counted_by_value_and_split() -> None:
 # The command
 
 
+def by_path(utterance: Utterance) -> Utterance:
+    """The utterance with its whole path as its file: which part is its folder hangs on the
+    manifest's place.
+    """
+    return replace(utterance, file=str(utterance.path), folder="")
+
+
 def test_the_written_manifest_gives_the_same_corpus(
     recorded: Callable[..., Corpus], tmp_path: Path
 ) -> None:
@@ -303,7 +311,7 @@ def test_the_written_manifest_gives_the_same_corpus(
     for to in (tmp_path / "frozen.csv", tmp_path / "elsewhere" / "frozen.csv"):
         done = CliRunner().invoke(cli, ["data", corpus.source, "--write", str(to)])
         assert done.exit_code == 0, done.output
-        assert load_corpus(to).utterances == corpus.utterances
+        assert [*map(by_path, load_corpus(to).utterances)] == [*map(by_path, corpus.utterances)]
 
 
 def test_excerpts_and_further_columns_are_written(tmp_path: Path) -> None:
