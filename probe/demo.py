@@ -122,7 +122,7 @@ def story(scores: Scores) -> list[str]:
         fall = answers.beside(WHO, last, NANO, who, f"layer {who}")
         sentences.append(f"Layer {last} is {fall}.")
     return [
-        f"{'Right in %, by layer':<20}{heads}",
+        f"{'% correct, by layer':<20}{heads}",
         answers.line("What is said", SAID, NANO),
         answers.line("  over a telephone", OVER_TELEPHONE, NANO),
         answers.line("  random weights", SAID, TWIN),
