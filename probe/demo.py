@@ -53,7 +53,7 @@ weighted = false
 controls = ["majority"]
 """,
 }
-PROBED = {
+TOPICS = {
     SHIFT: "which sound is it, clean or over a telephone (task sounds-shift)",
     VOICES: "who is speaking (task voices)",
 }
@@ -92,7 +92,7 @@ def demo(to: str | Path, seed: int = 0) -> Bench:
         if extraction.failures:
             done.unusable[model] = sorted(failure.key for failure in extraction.failures)
     for name, manifest in ((SHIFT, corpus.words), (VOICES, corpus.voices)):
-        log.info("Training a probe on every layer: %s", PROBED[name])
+        log.info("Training a probe on every layer: %s", TOPICS[name])
         task = open_task(tasks / f"{name}.toml")
         training = Training(seed=seed)
         runs = run_tasks([*LAYERS], [task], manifest, features, results, training=training)
