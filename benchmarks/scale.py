@@ -29,7 +29,7 @@ from typing import Any
 
 import numpy as np
 
-from probe.data.corpus import Corpus, Utterance
+from probe.data.corpus import Corpus, Origin, Utterance
 from probe.extraction.plan import INDEX_BYTES, SHARD_AUDIO_S, make_plan
 from probe.extraction.settings import SHARD_BYTES, Storing
 from probe.files import sha256_of_json
@@ -69,6 +69,7 @@ def corpus_of(n: int) -> Corpus:
     generator = np.random.default_rng(0)
     lengths = np.clip(generator.gamma(4.0, MEAN_S / 4, n), 1.0, 35.0)
     lengths = (lengths * 200).round() / 200  # LibriSpeech's are multiples of 5 ms
+    origin = Origin("/data/speech/", "corpus.csv line")
     known: dict[float, float] = {}  # a corpus has each duration once
     speakers = [f"speaker-{number}" for number in range(10_000)]
 
@@ -76,9 +77,8 @@ def corpus_of(n: int) -> Corpus:
         for number, seconds in enumerate(lengths.tolist()):
             key = f"{number // 5000}/{number // 50}/{number:08d}.flac"
             labels = ("", speakers[number % 10_000], "read", "train")
-            where = f"corpus.csv line {number}"
             duration_s = known.setdefault(seconds, seconds)
-            yield Utterance(key, key, *labels, duration_s, where=where, folder="/data/speech/")
+            yield Utterance(key, key, *labels, duration_s, origin=origin, number=number + 2)
 
     return Corpus("corpus", "0" * 64, tuple(utterances()), ("text", "speaker", "domain", "split"))
 

@@ -470,9 +470,10 @@ def files_of(path: Path | str) -> list[Path]:
     if not files or not files[0].exists():
         below = path / "results"
         advice = f" Did you mean {below}?" if any(below.glob("*.jsonl")) else ""
+        found = "no records (*.jsonl) in this folder" if path.is_dir() else "does not exist"
         raise ProbeError(
-            f"{path}: no records (*.jsonl) here; expected a folder that `probe run` wrote, or "
-            f"results/ in a folder of `probe bench`.{advice}"
+            f"{path}: {found}; expected a folder that `probe run` wrote, or results/ in a folder "
+            f"of `probe bench`.{advice}"
         )
     return files
 

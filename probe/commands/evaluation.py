@@ -168,7 +168,7 @@ def bench(
         print_extractions(finished.extractions, dry_run, form)
     if not dry_run:
         _print_results(finished.files, to, form, show_search)
-    exit_with_failures(finished.unusable, finished.refused)
+    exit_with_failures(finished.unusable, finished.refused, was_said=not finished.extractions)
 
 
 @command()

@@ -117,11 +117,17 @@ def print_files(files: Sequence[Path]) -> None:
         click.echo(reason, err=True)
 
 
-def exit_with_failures(failed: dict[str, list[str]], refused: Sequence[str] = ()) -> None:
-    """Name what failed; exit with 1 if something was refused and with 3 if utterances failed."""
+def exit_with_failures(
+    failed: dict[str, list[str]], refused: Sequence[str] = (), was_said: bool = False
+) -> None:
+    """Name what failed; exit with 1 if something was refused and with 3 if utterances failed.
+
+    Args:
+        was_said: whether the last lines of the log are the reasons for what was refused.
+    """
     for name, keys in failed.items():
         click.echo(plain(f"{name}: {len(keys)} utterances failed: {listed(keys, 20)}"), err=True)
-    for reason in refused:
+    for reason in () if was_said else refused:
         click.echo(plain(f"not done: {reason}"), err=True)
     if refused:
         sys.exit(EXIT_FAILURE)

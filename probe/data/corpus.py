@@ -37,21 +37,36 @@ NO_LABELS: Mapping[str, str] = {}
 
 
 @dataclass(frozen=True, slots=True)
+class Origin:
+    """What many utterances of a corpus have in common; millions of copies would fill the memory.
+
+    Attributes:
+        folder: what stands before the files in their paths, with a slash at the end, or nothing.
+        place: the manifest and what it is cut into, ``corpus.csv line``, for messages.
+    """
+
+    folder: str = ""
+    place: str = field(default="", compare=False)
+
+
+MADE_HERE = Origin()
+
+
+@dataclass(frozen=True, slots=True)
 class Utterance:
     """One manifest row.
 
     Attributes:
         key: unique name in the corpus: the ``id`` column, otherwise the path as the manifest has
             it, with ``#`` and the excerpt behind it where it is not a whole file.
-        file: the path of the audio file, below ``folder`` where that is not empty.
+        file: the path of the audio file below the origin's folder; often the same text as the key.
         duration_s: seconds, those of an excerpt from its start to its end; None where the manifest
             does not say.
         extra: the manifest's further columns.
         condition: what is done to its audio.
         excerpt: the part of the file that it is.
-        where: file and line of the manifest, for messages.
-        folder: what stands before ``file`` in its path, with a slash at the end. Millions of
-            utterances have it in common, and often ``file`` with their key.
+        origin: its folder, and the manifest.
+        number: of its line or entry in the manifest; None where the place has none.
     """
 
     key: str
@@ -64,8 +79,8 @@ class Utterance:
     extra: Mapping[str, str] = field(default_factory=lambda: NO_LABELS)
     condition: str = "clean"
     excerpt: Excerpt = WHOLE
-    where: str = field(default="", compare=False)
-    folder: str = ""
+    origin: Origin = MADE_HERE
+    number: int | None = field(default=None, compare=False)
 
     def __repr__(self) -> str:
         duration = "" if self.duration_s is None else f"{self.duration_s:g} s"
@@ -76,7 +91,18 @@ class Utterance:
     @property
     def path(self) -> Path:
         """The audio file. It is made on each call: a million of them would take 0.4 GB."""
-        return audio_path(self.folder + self.file)
+        return audio_path(self.written_path)
+
+    @property
+    def written_path(self) -> str:
+        """The path of the audio file as a text."""
+        return self.origin.folder + self.file
+
+    @property
+    def where(self) -> str:
+        """File and line of the manifest, for messages; empty where it was not read from one."""
+        place = self.origin.place
+        return place if self.number is None else f"{place} {self.number}"
 
     def audio_sha256(self) -> str:
         """The sha256 of its audio as a store has it: of the file, or of an excerpt of it.
@@ -298,6 +324,7 @@ def _checked(
     is_remote = isinstance(folder, RemotePath)
     splits = {"", *SPLITS}
     durations: dict[float | None, float | None] = {}  # each once: a million take 32 MB
+    origins: dict[tuple[str, str], Origin] = {}
     for where, values in rows:
         written = values["path"]
         if not written.strip():
@@ -344,6 +371,8 @@ def _checked(
         if not values.keys() <= MEANINGS:
             extra = {name: value for name, value in values.items() if name not in MEANINGS}
         name = file.removeprefix(base)
+        common = base if len(name) < len(file) else ""
+        place, number = _numbered(where)
         yield Utterance(
             key,
             key if name == key else name,
@@ -354,12 +383,20 @@ def _checked(
             durations.setdefault(duration_s, duration_s),
             extra,
             excerpt=excerpt,
-            where=where,
-            folder=base if len(name) < len(file) else "",
+            origin=origins.get((common, place))
+            or origins.setdefault((common, place), Origin(common, place)),
+            number=number,
         )
     problems.extend(shared.problems())
     if not problems and (note := shared.note()):
         log.warning(note)
+
+
+def _numbered(where: str) -> tuple[str, int | None]:
+    """A place without the number at its end, and the number; None where it does not end in one."""
+    place, _, number = where.rpartition(" ")
+    is_number = number.isascii() and number.isdigit() and (number[0] != "0" or number == "0")
+    return (place, int(number)) if is_number and len(number) < 12 else (where, None)
 
 
 def _name(written: str, part: Excerpt) -> str:

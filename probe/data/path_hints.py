@@ -203,7 +203,9 @@ def _meant(written: str, folder: Path, folders: Folders) -> str:
             return f"It exists {how}: write {changed!r}."
     for changed in dict.fromkeys((name.replace("\\", "/"), unquote(name))):
         if closest := folders.closest(Path(os.path.abspath(folder / changed))):  # noqa: PTH100 - resolves no link
-            return f"Did you mean {os.path.relpath(closest, folder)!r}?"
+            is_absolute = name.startswith("/")
+            meant = str(closest) if is_absolute else os.path.relpath(closest, folder)
+            return f"Did you mean {meant!r}?"
     if name.startswith("~"):
         return "A manifest does not expand ~; write the whole path of the file."
     return "Correct it or remove the row."

@@ -85,7 +85,7 @@ def blocks_of(column: str, utterances: Sequence[Utterance]) -> Blocks:
             item.key: f"{session} {item.label(session)} of {item.speaker}" for item in utterances
         }
         return Blocks(RECORDING if session == RECORDING else SESSION, names)
-    files = [(item.folder + item.file, item.excerpt.member) for item in utterances]
+    files = [(item.written_path, item.excerpt.member) for item in utterances]
     # A recording is named by its first utterance, because paths differ between machines.
     first: dict[tuple[str, str], str] = {}
     for item, file in zip(utterances, files, strict=True):

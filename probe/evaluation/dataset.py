@@ -401,21 +401,15 @@ def layer_sum(
         n_rows: rows of each layer that are held together, as float32.
     """
     width, n_layers = _widest(widths)
-    why = _too_large(width, n_layers, n_rows, memory_bytes)
     if len(widths) == 1:
-        why = "the store has one layer"
-    elif n_layers == 1:
+        return None
+    why = _too_large(width, n_layers, n_rows, memory_bytes)
+    if n_layers == 1:
         texts = listed([f"{name} {size}" for name, size in widths.items()])
         why = f"no two layers have the same width: {texts}"
     if why:
-        level = logging.INFO if len(widths) == 1 else logging.WARNING
-        log.log(
-            level,
-            "%s: no weighted sum of layers %s: %s",
-            task,
-            describe_layers(list(widths), {}),
-            why,
-        )
+        names = describe_layers(list(widths), {})
+        log.warning("%s: no weighted sum of layers %s: %s", task, names, why)
         return None
     return _sum_of(features, widths, width)
 
@@ -522,4 +516,7 @@ def lacking(split: str, n_rows: int, what: str) -> str:
             f"no {split} rows with {what}: none of the {n_rows} {split} rows has any. Give it to "
             f"some of them; {use}."
         )
-    return f"no {split} rows. Give some rows split {split.split()[0]} in the manifest; {use}."
+    return (
+        f"no {split} rows. Give some rows split {split.split()[0]} in the manifest, or make a "
+        f"split with --split, such as --split recording:60/20/20 (docs/splits.md); {use}."
+    )

@@ -126,8 +126,10 @@ def budgets(
     for budget in task.settings.budgets:
         chosen = within_budget(budget, keys, labels, durations_s, problem.seed)
         if chosen is None:
-            log.info("%s: budget %s: training has no more than that; left out", task.name, budget)
+            text = "%s: the budget %s is skipped, because the training rows are no more than that"
+            log.info(text, task.name, budget)
         elif reason := lacks(chosen):
-            log.warning("%s: budget %s pays for %s; left out", task.name, budget, reason)
+            text = "%s: the budget %s is skipped, because it pays for %s"
+            log.warning(text, task.name, budget, reason)
         else:
             yield budget, chosen

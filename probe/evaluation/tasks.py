@@ -270,7 +270,7 @@ def log_columns(corpus: Corpus, tasks: Sequence[Task[Any]] = ()) -> None:
         for sentence in incomplete_sessions(corpus.utterances):
             log.warning("%s", sentence)
     if columns and tasks:
-        log.info("%s: columns that no task asks for: %s", corpus.name, listed(columns, 20))
+        log.info("%s: these tasks do not use the columns %s", corpus.name, listed(columns, 20))
     elif columns:
         log.info(
             "%s: further columns, which tasks can ask for as labels: %s",

@@ -118,14 +118,17 @@ def make_plan(
     )
     n_samples = (seconds * stretch * encoder.info.rate_hz).astype(np.int64)
     # Millions of utterances have some thousand different lengths.
-    lengths, of_length, repeats = np.unique(n_samples, return_inverse=True, return_counts=True)
+    lengths, repeats = np.unique(n_samples, return_counts=True)
+    of_length = _places(lengths, n_samples)
+    total_samples = int(n_samples.sum())
+    del n_samples
     counts = lengths.tolist()
     frames = np.array([encoder.info.n_frames(count, layers[0]) for count in counts], np.int64)
     stored = [stored_values(encoder, layers, view, count) for count in counts]
     sizes = np.array(stored, np.int64)
     computed_s = _computed_s(encoder, seconds, counts, of_length)
     planned = {key for job in pending for key in job.keys}
-    fresh = _pack([item.key for item in todo], planned, computed_s, sizes[of_length])
+    fresh = _pack(todo, planned, computed_s, sizes, of_length)
     entries = _entry_bytes(corpus, todo, len(layers)) + SHARD_HEAD_BYTES * (
         len(pending) + len(fresh)
     )
@@ -133,7 +136,7 @@ def make_plan(
     if dtype == "int8":
         rows = np.array([stored_rows(encoder, layers, view, count) for count in counts], np.int64)
         n_bytes += 4 * int(rows @ repeats)
-    choices = _choices(encoder, layers, len(todo), int(n_samples.sum()), entries)
+    choices = _choices(encoder, layers, len(todo), total_samples, entries)
     return Plan(
         present,
         failed,
@@ -282,25 +285,46 @@ def _choices(
     return dict(sorted(sizes.items(), key=lambda item: -item[1]))
 
 
+def _places(lengths: np.ndarray, n_samples: np.ndarray) -> np.ndarray:
+    """(utterance,) int32 position of each number of samples in ``lengths``; the inverse of
+    `numpy.unique` would take 40 bytes for each.
+    """
+    places = np.empty(len(n_samples), np.int32)
+    for start in range(0, len(n_samples), BLOCK):
+        block = slice(start, start + BLOCK)
+        places[block] = np.searchsorted(lengths, n_samples[block])
+    return places
+
+
 def _pack(
-    keys: Sequence[str], planned: Collection[str], computed_s: np.ndarray, sizes: np.ndarray
+    todo: Sequence[Utterance],
+    planned: Collection[str],
+    computed_s: np.ndarray,
+    sizes: np.ndarray,
+    of_length: np.ndarray,
 ) -> list[tuple[tuple[str, ...], int]]:
     """Cuts the sequence into jobs of at most `SHARD_BYTES` (as float32, the worst case) and
     `SHARD_AUDIO_S` of computing.
 
     Args:
         planned: keys that are left out.
-        computed_s, sizes: (key,) of each.
+        computed_s: (utterance,) of each.
+        sizes: (length,) values of an utterance of each length.
+        of_length: (utterance,) positions in ``sizes``.
     """
     jobs: list[tuple[tuple[str, ...], int]] = []
     current: list[str] = []
     n_bytes, audio_s = 0, 0.0
-    for start in range(0, len(keys), BLOCK):
+    for start in range(0, len(todo), BLOCK):
         block = slice(start, start + BLOCK)
         items = zip(
-            keys[block], (4 * sizes[block]).tolist(), computed_s[block].tolist(), strict=True
+            todo[block],
+            (4 * sizes[of_length[block]]).tolist(),
+            computed_s[block].tolist(),
+            strict=True,
         )
-        for key, size, seconds in items:
+        for utterance, size, seconds in items:
+            key = utterance.key
             if key in planned:
                 continue
             if current and (n_bytes + size > SHARD_BYTES or audio_s + seconds > SHARD_AUDIO_S):

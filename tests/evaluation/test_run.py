@@ -208,7 +208,7 @@ def test_columns_that_nothing_reads_are_named(
         log_columns(corpus, [open_task("speaker-id"), open_task("gender-id", {"label": "room"})])
     assert caplog.messages == [
         f"{corpus.name}: further columns, which tasks can ask for as labels: room",
-        f"{corpus.name}: columns that no task asks for: room",
+        f"{corpus.name}: these tasks do not use the columns room",
     ]
 
 

@@ -274,7 +274,8 @@ def test_the_headline_names_the_models_that_may_be_the_best_in_every_task_and_in
     ]
     found = headline([choice("x", "a"), choice("y", "b"), choice("z", "c", chance=True)])
     assert found == [
-        "No model is in the 95 % model confidence set of every task.",
+        "No model is the best choice for every task. These may be the best, by 95 % model "
+        "confidence sets:",
         "x: a",
         "y: b",
         "z: no model is significantly better than chance",

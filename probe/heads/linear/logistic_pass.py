@@ -2,7 +2,7 @@
 a block of rows is in the cache.
 
 Shapes: n rows, d dimensions, s strengths, c classes. The bias is the last row of the weights:
-(s, d + 1, c).
+(d + 1, s, c).
 """
 
 from collections.abc import Callable, Iterator
@@ -114,29 +114,30 @@ class Logits:
         self.now = self.now[:, problems]
         self.moved = torch.empty_like(self.now)
 
-    def shift(self, distance: Tensor) -> None:
+    def shift(self, distance: np.ndarray) -> None:
         """Move the logits by ``distance`` (s,) along the last direction."""
+        shift = torch.from_numpy(distance).to(self.now)[:, None]
         for start in range(0, len(self.now), BLOCK_ROWS):
             block = slice(start, start + BLOCK_ROWS)
-            self.now[block] += self.moved[block] * distance.to(self.now.dtype)[:, None]
+            self.now[block].addcmul_(self.moved[block], shift)
 
     def slopes(
-        self, targets: Tensor, distance: Tensor, weights: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
+        self, targets: Tensor, distance: np.ndarray, weights: Tensor | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Return the mean cross-entropy and its slope, (s,) float64 each, at ``distance`` (s,)
         along the last direction; ``weights`` are the row weights of `visit`.
         """
         n_rows = len(targets)
-        loss = torch.zeros_like(distance, dtype=torch.float64)
-        slope = torch.zeros_like(distance, dtype=torch.float64)
+        shift = torch.from_numpy(distance).to(self.now)[:, None]
+        loss, slope = np.zeros(len(distance)), np.zeros(len(distance))
         for start in range(0, n_rows, BLOCK_ROWS):
             block = slice(start, start + BLOCK_ROWS)
             moved = self.moved[block]
-            logits = self.now[block] + moved * distance.to(moved.dtype)[:, None]
+            logits = torch.addcmul(self.now[block], moved, shift)
             of_block = None if weights is None else weights[block]
             losses, errors = cross_entropy(logits, targets[block], of_block)
-            loss += losses
-            slope += (errors * moved).sum((0, 2)).double()
+            loss += losses.cpu().numpy()
+            slope += (errors * moved).sum((0, 2)).double().cpu().numpy()
         return loss / n_rows, slope / n_rows
 
 
@@ -168,9 +169,9 @@ def visit(
     factor: torch.dtype,
     tick: Callable[[], None],
     row_weights: Tensor | None = None,
-) -> tuple[Tensor, Tensor]:
-    """Move all logits by a whole step along ``direction`` (None does not move them) and return the
-    mean cross-entropy (s,) float64 and its gradient (s, d + 1, c).
+) -> tuple[np.ndarray, Tensor]:
+    """Move all logits by a whole step along ``direction`` (d + 1, s, c) (None does not move them)
+    and return the mean cross-entropy (s,) float64 and its gradient (d + 1, s, c).
 
     Args:
         factor: dtype of the products' factors; products of lower precision are summed in the
@@ -178,14 +179,12 @@ def visit(
         tick: called after each block.
         row_weights: (row,) of mean 1; all 1 where None.
     """
-    _, n_strengths, n_classes = logits.now.shape
     n_rows, dim = inputs.shape
     if direction is not None:
-        weights = direction[:, :-1].transpose(0, 1).reshape(dim, -1).to(factor)
-        bias = direction[:, -1].flatten()
-    loss = torch.zeros(n_strengths, dtype=torch.float64, device=inputs.device)
-    of_weights = torch.zeros(dim, n_strengths * n_classes, dtype=inputs.dtype, device=inputs.device)
-    of_bias = torch.zeros(n_strengths * n_classes, dtype=inputs.dtype, device=inputs.device)
+        weights, bias = direction[:-1].flatten(1).to(factor), direction[-1].flatten()
+    loss = torch.zeros(logits.now.shape[1], dtype=torch.float64, device=inputs.device)
+    gradient = logits.now.new_zeros(dim + 1, *logits.now.shape[1:])
+    of_weights, of_bias = gradient[:-1].flatten(1), gradient[-1].flatten()
     for start, rows in inputs.blocks():
         block = slice(start, start + len(rows))
         factors, now = rows.to(factor), logits.now[block]
@@ -202,5 +201,4 @@ def visit(
         else:
             of_weights += factors.T @ errors.flatten(1).to(factor)
         tick()
-    gradient = torch.cat([of_weights, of_bias[None]]).div_(n_rows)
-    return loss / n_rows, gradient.view(dim + 1, n_strengths, n_classes).transpose(0, 1)
+    return (loss / n_rows).cpu().numpy(), gradient.div_(n_rows)

@@ -109,7 +109,10 @@ def headline(entries: Sequence[Mapping[str, Any]]) -> list[str]:
     for answer in known:
         tasks.setdefault(tuple(sorted(answer["set"])), []).append(answer[name])
     everywhere = sorted(set.intersection(*(set(names) for names in tasks)))
-    sentences = ["No model is in the 95 % model confidence set of every task."]
+    sentences = [
+        "No model is the best choice for every task. These may be the best, by 95 % model "
+        "confidence sets:"
+    ]
     if everywhere:
         who = listed(everywhere, MOST_NAMED)
         sentences = [f"{who} may be the best in every task (95 % model confidence sets)."]
@@ -232,7 +235,8 @@ def _how_sure(row: Row, of_model: str) -> list[str]:
         if row["layer_set"] == layer
         else f", and one of {row['layer_set'].replace(',', ', ')} in 90 %"
     )
-    return [f"Resampled dev speakers choose layer {layer}{of_model} in {share} of cases{others}."]
+    chosen = f"layer {layer}{of_model} is chosen in {share} of cases{others}"
+    return [f"When dev speakers are resampled, {chosen}."]
 
 
 def _in_short(cells: Sequence[Row]) -> str:
