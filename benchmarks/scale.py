@@ -16,7 +16,6 @@ Each prints seconds by the clock and of a core, and the peak of memory of its pr
 
 import argparse
 import hashlib
-import json
 import resource
 import sys
 import tempfile
@@ -32,7 +31,7 @@ import numpy as np
 from probe.data.corpus import Corpus, Origin, Utterance
 from probe.extraction.plan import INDEX_BYTES, SHARD_AUDIO_S, make_plan
 from probe.extraction.settings import SHARD_BYTES, Storing
-from probe.files import sha256_of_json
+from probe.files import sealed_json
 from probe.models.encoder import ModelInfo
 from probe.store.feature_store import FeatureStore
 from probe.store.shards import ShardContent, shard_bytes
@@ -150,10 +149,8 @@ def write_store(folder: Path, n_shards: int, each: int) -> None:
         index = {"format": 1, "shard": job.name, "bytes": len(data), "part": [0, 1]}
         index |= {"sha256": hashlib.sha256(data).hexdigest(), "dtypes": dtypes}
         index |= {"utterances": entries, "failures": []}
-        sealed = {**index, "checksum": sha256_of_json(index)}
         (store.path / f"{job.name}.h5").write_bytes(data)
-        text = json.dumps(sealed, ensure_ascii=False, indent=1)
-        (store.path / f"{job.name}.json").write_text(f"{text}\n", encoding="utf-8")
+        (store.path / f"{job.name}.json").write_bytes(sealed_json(index))
 
 
 def measure_store(place: str, n_shards: int, each: int) -> None:

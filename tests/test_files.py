@@ -394,8 +394,10 @@ def test_equal_texts_of_a_table_are_one_object(tmp_path: Path) -> None:
 
 
 def test_a_folder_without_records_is_named(tmp_path: Path) -> None:
-    for path in (tmp_path, tmp_path / "missing", tmp_path / "missing.jsonl"):
-        with pytest.raises(ProbeError, match=rf"{path}: no records .*expected a folder"):
+    found = {tmp_path: "no records .* in this folder"}
+    found |= {tmp_path / name: "does not exist" for name in ("missing", "missing.jsonl")}
+    for path, what in found.items():
+        with pytest.raises(ProbeError, match=rf"{path}: {what}; expected a folder"):
             read_records(path)
 
 

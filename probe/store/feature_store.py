@@ -520,12 +520,14 @@ class FeatureStore:
                 bounds[-1][layer] = [0, *itertools.accumulate(rows)]
             offsets = {layer: np.array(rows, np.int64) for layer, rows in bounds[-1].items()}
             name = part["shard"]
-            self.offsets[name] = {item: offsets.get(item, offsets[""]) for item in self.layers}
+            self.offsets[name] = dict.fromkeys(self.layers, offsets[""]) | {
+                layer: offsets[layer] for layer in others
+            }
             self.dtypes[name], self.sha256s[name] = part["dtypes"], part["sha256"]
             self.sizes[name] = part["bytes"]
         places = [(part["shard"], of_part) for part, of_part in zip(parts, bounds, strict=True)]
         for position, item in enumerate(first):  # this index is read by nobody else
-            frames = {layer: n_frames for layer, (n_frames, _) in item.pop("others", {}).items()}
+            frames = item.pop("others", None)
             del item["rows"]
             if "flags" in item:
                 item["flags"] = tuple(item["flags"])
@@ -535,7 +537,7 @@ class FeatureStore:
             if frames:
                 on = {
                     layer: replace(stored, n_frames=n, pieces=_pieces(places, layer, position))
-                    for layer, n in frames.items()
+                    for layer, (n, _) in frames.items()
                 }
                 stored = replace(stored, others=on)
             self.utterances.setdefault(stored.key, []).append(stored)

@@ -223,20 +223,20 @@ def test_rows_that_do_not_fit_are_read_once_an_iteration_where_whole_steps_will_
     assert streamed.passes <= found.n_iter_ + 2 + 2 + 1
 
 
-def test_strengths_are_solved_in_groups_where_their_logits_do_not_fit() -> None:
-    rows, labels = planted(3000, 20, 4, distance=0.2)
-    strengths = [1e-1, 1e-3, 1e-2]
-    one = 2 * 3000 * 4 * 8
-    together, two, single = (
-        fit_strengths(rows, labels, strengths, memory_bytes=size) for size in (4 * one, 2 * one, 1)
-    )
-    for l2, several, pair, alone in zip(strengths, together, two, single, strict=True):
-        assert several.l2 == pair.l2 == alone.l2 == l2
-        assert several.objective_ == pytest.approx(alone.objective_, rel=1e-8)
-        assert several.objective_ == pytest.approx(pair.objective_, rel=1e-8)
-    assert identical(
-        single, [fit_strengths(rows, labels, [l2], memory_bytes=1)[0] for l2 in strengths]
-    )
+@pytest.mark.parametrize("shape", [(3000, 20), (60, 200)], ids=["many rows", "few rows"])
+def test_a_weak_penalty_starts_from_the_next_stronger_one_and_ends_where_it_would_alone(
+    shape: tuple[int, int],
+) -> None:
+    rows, labels = planted(*shape, 4, distance=0.2)
+    strengths = [1e-1, 1e-5, 1e-3]
+    path = fit_strengths(rows, labels, strengths)
+    for l2, found in zip(strengths, path, strict=True):
+        (alone,) = fit_strengths(rows, labels, [l2])
+        assert found.l2 == l2 and found.converged_
+        assert found.objective_ == pytest.approx(alone.objective_, rel=1e-5)
+        assert l2 == max(strengths) or found.n_iter_ < alone.n_iter_
+    again = fit_strengths(rows, labels, sorted(strengths))
+    assert identical(path, [again[2], again[0], again[1]])
 
 
 PEAK = """
@@ -425,15 +425,13 @@ def test_rounded_products_at_the_start_do_not_show_at_the_end(
 
 
 def test_a_sure_mistake_has_its_whole_loss_in_float32() -> None:
-    logits = torch.tensor([[[0.0, 200.0, 1.0]], [[3.0, 1.0, 2.0]]])
+    logits = torch.tensor([[0.0, 200.0, 1.0], [3.0, 1.0, 2.0]])
     targets = torch.tensor([0, 1])
-    losses, errors = cross_entropy(logits, targets)
-    rows = logits[:, 0].double()
-    assert float(losses) == pytest.approx(
-        float((rows.logsumexp(1) - rows[[0, 1], targets]).sum()), rel=1e-6
-    )
+    loss, errors = cross_entropy(logits, targets)
+    rows = logits.double()
+    assert loss == pytest.approx(float((rows.logsumexp(1) - rows[[0, 1], targets]).sum()), rel=1e-6)
     torch.testing.assert_close(
-        errors[:, 0].double(),
+        errors.double(),
         rows.softmax(1) - torch.nn.functional.one_hot(targets, 3),
         atol=1e-6,
         rtol=0,
@@ -584,7 +582,7 @@ def test_both_solvers_have_the_same_optimum(
     labels = (rows[:, :3] + generator.standard_normal((shape[0], 3))).argmax(1)
     strengths, solving = [1e-4, 1e-2, 1.0], Solving(class_weight=class_weight)
     small = fit_strengths(rows, labels, strengths, solving=solving)
-    monkeypatch.setattr(newton, "MOST_PRODUCTS", 0)
+    monkeypatch.setattr(newton, "MOST_WEIGHTS", 0)
     large = fit_strengths(rows, labels, strengths, solving=solving)
     for one, other in zip(small, large, strict=True):
         assert one.converged_ and other.converged_ and one.n_iter_ < other.n_iter_

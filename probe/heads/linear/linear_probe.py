@@ -4,7 +4,7 @@ The objective is ``mean cross-entropy + l2 / 2 * ||W||^2`` without a penalty on 
 meaning of ``l2`` does not depend on the number of rows; scikit-learn's ``C`` is ``1 / (l2 *
 rows)``. As in scikit-learn, two classes share one vector of weights, and rows may be weighted by
 their class (``class_weight``). `probe.heads.linear.logistic` solves the problems of several
-strengths together.
+strengths, one from the solution of another.
 """
 
 import warnings
@@ -145,8 +145,8 @@ def fit_strengths(
     memory_bytes: int = MEMORY_BYTES,
     tick: Callable[[], Any] = lambda: None,
 ) -> list[LinearProbe]:
-    """Return one `LinearProbe` per l2 strength for the same (row, dim) features, all solved
-    together.
+    """Return one `LinearProbe` per l2 strength for the same (row, dim) features, each solved from
+    the solution of the next stronger one.
 
     The probes are bitwise the same for any division of the rows into blocks, whether the rows are
     in memory or not.
@@ -159,10 +159,8 @@ def fit_strengths(
         solving: settings of the solver.
         classes: the probes' ``classes_``, sorted and without repeats; a class without a label gets
             probability 0. None takes the classes of the labels.
-        memory_bytes: memory for the standardised rows and the logits. Rows that do not fit beside
-            the logits are read again in each pass. If the logits of all strengths do not fit, the
-            solver takes groups of strengths one after the other, each with at least one strength (8
-            bytes for each row and class). Grouping changes the results within ``tol``.
+        memory_bytes: memory for the standardised rows and the logits (8 bytes for each row and
+            class). Rows that do not fit beside the logits are read again in each pass.
         tick: called after each block of rows, to keep a progress bar alive.
 
     Raises:
@@ -190,8 +188,7 @@ def fit_strengths(
         dtype = np.dtype(np.float64)
     scale = scaler.scale if standardize else np.ones_like(scaler.scale)
     state = state_bytes(rows.shape[0], len(present), dtype.itemsize)
-    together = min(len(strengths), max(1, memory_bytes // state))
-    fits = rows.shape[0] * rows.shape[1] * dtype.itemsize + together * state <= memory_bytes
+    fits = rows.shape[0] * rows.shape[1] * dtype.itemsize + state <= memory_bytes
     # Rows that are fewer than the dimensions are rotated into their span, so all of them must be in
     # memory.
     keep = fits or rows.shape[0] < rows.shape[1]
@@ -208,11 +205,8 @@ def fit_strengths(
     if solving.start is not None:
         coef, intercept = solving.start.coef_[present], solving.start.intercept_[present]
         begin = torch.from_numpy((coef * scale).T), torch.from_numpy(intercept + coef @ scaler.mean)
-    solutions: list[Solution] = []
-    for start in range(0, len(penalties), together):
-        group = penalties[start : start + together]
-        how = (group, tol, solving.max_iter, tick, weights, begin)
-        solutions += solve(inputs, on_device, len(present), *how)
+    how = (penalties, tol, solving.max_iter, tick, weights, begin)
+    solutions = solve(inputs, on_device, len(present), *how)
     probes = [LinearProbe(l2, standardize, solving.max_iter, tol) for l2 in strengths]
     for probe, solution in zip(probes, solutions, strict=True):
         _set_solution(probe, solution, known, present, scaler.mean, scale)

@@ -1,8 +1,7 @@
-"""One pass over standardised rows, which computes products, losses and errors of all problems while
-a block of rows is in the cache.
+"""One pass over standardised rows, which computes products, losses and errors while a block of rows
+is in the cache.
 
-Shapes: n rows, d dimensions, s strengths, c classes. The bias is the last row of the weights:
-(d + 1, s, c).
+Shapes: n rows, d dimensions, c classes. The bias is the last row of the weights: (d + 1, c).
 """
 
 from collections.abc import Callable, Iterator
@@ -98,67 +97,52 @@ class StandardizedRows:
 
 @dataclass
 class Logits:
-    """Logits (n, s, c) of every row, and their last move."""
+    """Logits (n, c) of every row, and their last move."""
 
     now: Tensor
     moved: Tensor
 
-    @classmethod
-    def at(cls, bias: Tensor, n_rows: int) -> "Logits":
-        """Return logits in which every row has the bias (s, c)."""
-        return cls(bias.repeat(n_rows, 1, 1), bias.new_empty(n_rows, *bias.shape))
-
-    def keep(self, problems: list[int]) -> None:
-        """Keep only some of the problems."""
-        self.moved = self.moved.new_empty(0)  # frees its memory for the copy
-        self.now = self.now[:, problems]
-        self.moved = torch.empty_like(self.now)
-
-    def shift(self, distance: np.ndarray) -> None:
-        """Move the logits by ``distance`` (s,) along the last direction."""
-        shift = torch.from_numpy(distance).to(self.now)[:, None]
+    def shift(self, distance: float) -> None:
+        """Move the logits by ``distance`` along the last direction."""
         for start in range(0, len(self.now), BLOCK_ROWS):
             block = slice(start, start + BLOCK_ROWS)
-            self.now[block].addcmul_(self.moved[block], shift)
+            self.now[block].add_(self.moved[block], alpha=distance)
 
-    def slopes(
-        self, targets: Tensor, distance: np.ndarray, weights: Tensor | None = None
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Return the mean cross-entropy and its slope, (s,) float64 each, at ``distance`` (s,)
-        along the last direction; ``weights`` are the row weights of `visit`.
+    def slope(
+        self, targets: Tensor, distance: float, weights: Tensor | None = None
+    ) -> tuple[float, float]:
+        """Return the mean cross-entropy and its slope at ``distance`` along the last direction;
+        ``weights`` are the row weights of `visit`.
         """
-        n_rows = len(targets)
-        shift = torch.from_numpy(distance).to(self.now)[:, None]
-        loss, slope = np.zeros(len(distance)), np.zeros(len(distance))
-        for start in range(0, n_rows, BLOCK_ROWS):
+        loss = slope = 0.0
+        for start in range(0, len(targets), BLOCK_ROWS):
             block = slice(start, start + BLOCK_ROWS)
-            moved = self.moved[block]
-            logits = torch.addcmul(self.now[block], moved, shift)
+            logits = torch.add(self.now[block], self.moved[block], alpha=distance)
             of_block = None if weights is None else weights[block]
-            losses, errors = cross_entropy(logits, targets[block], of_block)
-            loss += losses.cpu().numpy()
-            slope += (errors * moved).sum((0, 2)).double().cpu().numpy()
-        return loss / n_rows, slope / n_rows
+            block_loss, errors = cross_entropy(logits, targets[block], of_block)
+            loss += block_loss
+            slope += float((errors * self.moved[block]).sum())
+        return loss / len(targets), slope / len(targets)
 
 
 def cross_entropy(
     logits: Tensor, targets: Tensor, weights: Tensor | None = None
-) -> tuple[Tensor, Tensor]:
-    """Return summed losses (s,) float64 and errors (row, s, c), which are probabilities minus the
-    truth, for logits (row, s, c) and classes (row,). Row ``weights`` (row,) multiply both.
+) -> tuple[float, Tensor]:
+    """Return the summed loss and the errors (row, c), which are probabilities minus the truth, for
+    logits (row, c) and classes (row,). Row ``weights`` (row,) multiply both.
     """
-    errors = logits.softmax(2)
-    truth = targets[:, None, None].expand(-1, logits.shape[1], 1)
-    right = errors.gather(2, truth)
+    errors = logits.softmax(1)
+    truth = targets[:, None]
+    right = errors.gather(1, truth)
     losses = -right.log()
     if (rare := right < SMALLEST_PROBABILITY).any():
-        exact = logits.logsumexp(2, keepdim=True) - logits.gather(2, truth)
+        exact = logits.logsumexp(1, keepdim=True) - logits.gather(1, truth)
         losses = torch.where(rare, exact, losses)
-    errors.scatter_(2, truth, right - 1)
+    errors.scatter_(1, truth, right - 1)
     if weights is not None:
-        losses *= weights[:, None, None]
-        errors *= weights[:, None, None]
-    return losses.sum((0, 2), dtype=torch.float64), errors
+        losses *= weights[:, None]
+        errors *= weights[:, None]
+    return float(losses.sum(dtype=torch.float64)), errors
 
 
 def visit(
@@ -169,9 +153,9 @@ def visit(
     factor: torch.dtype,
     tick: Callable[[], None],
     row_weights: Tensor | None = None,
-) -> tuple[np.ndarray, Tensor]:
-    """Move all logits by a whole step along ``direction`` (d + 1, s, c) (None does not move them)
-    and return the mean cross-entropy (s,) float64 and its gradient (d + 1, s, c).
+) -> tuple[float, Tensor]:
+    """Move all logits by a whole step along ``direction`` (d + 1, c) (None does not move them) and
+    return the mean cross-entropy and its gradient (d + 1, c).
 
     Args:
         factor: dtype of the products' factors; products of lower precision are summed in the
@@ -180,25 +164,22 @@ def visit(
         row_weights: (row,) of mean 1; all 1 where None.
     """
     n_rows, dim = inputs.shape
+    loss, gradient = 0.0, logits.now.new_zeros(dim + 1, logits.now.shape[1])
     if direction is not None:
-        weights, bias = direction[:-1].flatten(1).to(factor), direction[-1].flatten()
-    loss = torch.zeros(logits.now.shape[1], dtype=torch.float64, device=inputs.device)
-    gradient = logits.now.new_zeros(dim + 1, *logits.now.shape[1:])
-    of_weights, of_bias = gradient[:-1].flatten(1), gradient[-1].flatten()
+        weights, bias = direction[:-1].to(factor), direction[-1]
     for start, rows in inputs.blocks():
         block = slice(start, start + len(rows))
         factors, now = rows.to(factor), logits.now[block]
         if direction is not None:
-            moved = logits.moved[block]
-            torch.add(factors @ weights, bias, out=moved.flatten(1))
+            moved = torch.add(factors @ weights, bias, out=logits.moved[block])
             now += moved
         of_block = None if row_weights is None else row_weights[block]
-        losses, errors = cross_entropy(now, targets[block], of_block)
-        loss += losses
-        of_bias += errors.flatten(1).sum(0)
+        block_loss, errors = cross_entropy(now, targets[block], of_block)
+        loss += block_loss
+        gradient[-1] += errors.sum(0)
         if factor == inputs.dtype:
-            of_weights.addmm_(factors.T, errors.flatten(1))
+            gradient[:-1].addmm_(factors.T, errors)
         else:
-            of_weights += factors.T @ errors.flatten(1).to(factor)
+            gradient[:-1] += factors.T @ errors.to(factor)
         tick()
-    return (loss / n_rows).cpu().numpy(), gradient.div_(n_rows)
+    return loss / n_rows, gradient.div_(n_rows)

@@ -1,23 +1,22 @@
-"""Newton's method for small logistic regressions, all strengths of the penalty together.
+"""Newton's method for small logistic regressions.
 
-With some hundred weights, the whole matrix of second derivatives is cheap, and a dozen steps reach
-the optimum. L-BFGS (`probe.heads.linear.logistic`) takes hundreds of steps there, each of which
-costs more in calls than in arithmetic. Small problems are common: label budgets, and the first
-portions of a codelength.
+With some hundred weights, the whole matrix of second derivatives is cheap, and a few steps reach
+the optimum. L-BFGS (`probe.heads.linear.logistic`) takes tens of steps there, each of which costs
+more in calls than in arithmetic. Small problems are common: label budgets, and the first portions
+of a codelength.
 
-Shapes: n rows, d dimensions, s strengths, c classes. A point holds the weights, with the bias as
-its last row: (s, d + 1, c).
+Shapes: n rows, d dimensions, c classes. A point holds the weights, with the bias as its last row:
+(d + 1, c).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-# Where the matrices of a step take more products than this, L-BFGS takes less time.
-MOST_PRODUCTS = 300_000_000
+MOST_WEIGHTS = 500  # (d + 1) * c; above it, L-BFGS takes less time
 MOST_ROWS = 1000  # they are copied
 HALVINGS = 40  # of a step
 SMALLEST_LOSS = 1e-12
@@ -26,7 +25,14 @@ RIDGE = 1e-12  # of the biases, which have no curvature where all rows are certa
 
 @dataclass(frozen=True)
 class Optimum:
-    """The end of one problem, with its point (d + 1, c); see `probe.heads.linear.logistic`."""
+    """The end of one problem.
+
+    Attributes:
+        point: (d + 1, c).
+        objective: the loss including the penalty.
+        n_iterations: how many steps there were.
+        converged: False if the largest number of steps was reached.
+    """
 
     point: Tensor
     objective: float
@@ -34,113 +40,86 @@ class Optimum:
     converged: bool
 
 
-def is_small(n_rows: int, dim: int, n_classes: int, n_strengths: int) -> bool:
+def is_small(n_rows: int, dim: int, n_classes: int) -> bool:
     """Return whether Newton's method takes less time than L-BFGS."""
-    n_weights = (dim + 1) * n_classes
-    n_products = n_strengths * n_weights**2 * max(n_rows, n_weights)
-    return n_rows <= MOST_ROWS and n_products <= MOST_PRODUCTS
+    return n_rows <= MOST_ROWS and (dim + 1) * n_classes <= MOST_WEIGHTS
 
 
-def solve_small(
-    rows: Tensor,
-    targets: Tensor,
-    n_classes: int,
-    strengths: Sequence[float],
-    tol: float,
-    max_iter: int,
-    tick: Callable[[], Any],
-    row_weights: Tensor | None = None,
-    start: Tensor | None = None,
-) -> list[Optimum]:
-    """Return one `Optimum` for each of ``strengths``.
-
-    Args:
-        rows: (row, dim) float64.
-        tol, tick, row_weights: see `probe.heads.linear.logistic.solve`.
-        start: (dim + 1, class) weights and bias of every problem to start from, unless zero weights
-            have a smaller loss: where all rows are certain, there is no curvature to follow.
-    """
-    problem = _Problem(rows, targets, n_classes, row_weights)
-    l2 = rows.new_tensor(strengths)
-    point = rows.new_zeros(len(l2), rows.shape[1] + 1, n_classes)
-    point[:, -1] = problem.truth.sum(0).log()
-    if start is not None:
-        started = start.expand_as(point)
-        is_better = problem.losses(started, l2)[0] < problem.losses(point, l2)[0]
-        point = torch.where(is_better[:, None, None], started, point)
-    number = list(range(len(l2)))
-    ended: dict[int, Optimum] = {}
-    loss, errors, shares = problem.losses(point, l2)
-    for n_iterations in range(max_iter + 1):
-        gradient = problem.gradient(point, l2, errors)
-        step = problem.step(gradient, l2, shares)
-        slope = (gradient * step).sum((1, 2))
-        done = (0.5 * slope <= tol * loss.clamp_min(SMALLEST_LOSS)).tolist()
-        for index, is_done in enumerate(done):
-            if is_done or n_iterations == max_iter:
-                result = Optimum(point[index], float(loss[index]), n_iterations, is_done)
-                ended[number[index]] = result
-        active = [index for index, is_done in enumerate(done) if not is_done]
-        if not active or n_iterations == max_iter:
-            break
-        number = [number[index] for index in active]
-        l2, point, loss = l2[active], point[active], loss[active]
-        step, slope = step[active], slope[active]
-        length = torch.ones_like(loss)
-        for _ in range(HALVINGS):
-            new = point - length[:, None, None] * step
-            new_loss, errors, shares = problem.losses(new, l2)
-            worse = new_loss > loss - 1e-4 * length * slope + 1e-7 * loss
-            if not worse.any():
-                break
-            length = torch.where(worse, length / 2, length)
-        point, loss = new, new_loss
-        tick()
-    return [ended[index] for index in range(len(strengths))]
-
-
-class _Problem:
+class SmallProblem:
     """The rows with their classes.
 
-    Attributes:
-        truth: (n, c) the share of each row in the mean, in the column of its class.
+    Args:
+        rows: (n, d) float64.
+        targets, n_classes, row_weights, tick: see `probe.heads.linear.logistic.solve`.
     """
 
     def __init__(
-        self, rows: Tensor, targets: Tensor, n_classes: int, row_weights: Tensor | None
+        self,
+        rows: Tensor,
+        targets: Tensor,
+        n_classes: int,
+        row_weights: Tensor | None,
+        tick: Callable[[], Any],
     ) -> None:
         self._rows = torch.cat([rows, torch.ones_like(rows[:, :1])], dim=1)
         share = rows.new_ones(len(rows)) if row_weights is None else row_weights.to(rows)
         self._share = (share / len(rows))[:, None]
-        self.truth = torch.nn.functional.one_hot(targets, n_classes) * self._share
+        self._truth = torch.nn.functional.one_hot(targets, n_classes) * self._share
+        self._tick = tick
 
-    def losses(self, point: Tensor, l2: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the losses with the penalty (s,), the errors and the probabilities (s, n, c)."""
-        log_shares = (self._rows @ point).log_softmax(2)
-        shares = log_shares.exp()
-        penalty = 0.5 * l2 * point[:, :-1].square().sum((1, 2))
-        loss = penalty - (self.truth * log_shares).sum((1, 2))
-        return loss, shares * self._share - self.truth, shares
+    def solve(self, l2: float, tol: float, max_iter: int, start: Tensor | None) -> Optimum:
+        """Return the optimum for a strength.
 
-    def gradient(self, point: Tensor, l2: Tensor, errors: Tensor) -> Tensor:
-        """Return the gradients (s, d + 1, c)."""
-        gradient = self._rows.T @ errors
-        gradient[:, :-1] += l2[:, None, None] * point[:, :-1]
-        return gradient
+        Args:
+            tol: the solver stops when a further step would gain less than this share of the loss.
+            start: a point to start from, unless zero weights have a smaller loss: where all rows
+                are certain, there is no curvature to follow.
+        """
+        point = torch.zeros_like(self._rows[:1].T * self._truth[:1])
+        point[-1] = self._truth.sum(0).log()
+        loss, shares = self._loss(point, l2)
+        if start is not None:
+            started = start.to(point)
+            of_start, start_shares = self._loss(started, l2)
+            if of_start < loss:
+                point, loss, shares = started, of_start, start_shares
+        for n_iterations in range(max_iter + 1):
+            step, slope = self._step(point, l2, shares)
+            converged = 0.5 * slope <= tol * max(loss, SMALLEST_LOSS)
+            if converged or n_iterations == max_iter:
+                break
+            length, before, begin = 1.0, loss, point
+            for _ in range(HALVINGS):
+                point = begin - length * step
+                loss, shares = self._loss(point, l2)
+                if loss <= before - 1e-4 * length * slope + 1e-7 * before:
+                    break
+                length /= 2
+            self._tick()
+        return Optimum(point, loss, n_iterations, converged)
 
-    def step(self, gradient: Tensor, l2: Tensor, shares: Tensor) -> Tensor:
-        """Return the inverses of the second derivatives times the gradients (s, d + 1, c)."""
-        n_problems, n_weights, n_classes = gradient.shape
-        each = self._rows[:, :, None] * shares[:, :, None, :]  # (s, n, d + 1, c)
-        scaled = each.flatten(2)
-        curvature = (scaled * self._share).mT @ scaled
-        curvature = curvature.neg_().view(n_problems, n_weights, n_classes, n_weights, n_classes)
-        own = torch.einsum("snic,nj->sijc", each, self._rows * self._share)
-        curvature.diagonal(dim1=2, dim2=4).add_(own)
-        curvature[:, -1, :, -1, :] += 1 / n_classes  # the biases may move together at no cost
-        curvature = curvature.flatten(3).flatten(1, 2)
-        ridge = l2[:, None, None].expand(-1, n_weights, n_classes).clone()
-        ridge[:, -1] = RIDGE
-        curvature.diagonal(dim1=1, dim2=2).add_(ridge.flatten(1))
+    def _loss(self, point: Tensor, l2: float) -> tuple[float, Tensor]:
+        """Return the loss with the penalty, and the probabilities (n, c)."""
+        log_shares = (self._rows @ point).log_softmax(1)
+        penalty = 0.5 * l2 * point[:-1].square().sum()
+        return float(penalty - (self._truth * log_shares).sum()), log_shares.exp()
+
+    def _step(self, point: Tensor, l2: float, shares: Tensor) -> tuple[Tensor, float]:
+        """Return the inverse of the second derivatives times the gradient, and the product of this
+        step with the gradient.
+        """
+        gradient = self._rows.T @ (shares * self._share - self._truth)
+        gradient[:-1] += l2 * point[:-1]
+        n_weights, n_classes = point.shape
+        each = (self._rows[:, :, None] * shares[:, None]).flatten(1)
+        curvature = -((each * self._share).T @ each)
+        by_class = curvature.view(n_weights, n_classes, n_weights, n_classes)
+        own = (self._rows * self._share).T @ each  # within each class
+        by_class.diagonal(dim1=1, dim2=3).add_(own.view(n_weights, n_weights, n_classes))
+        by_class[-1, :, -1] += 1 / n_classes  # the biases may move together at no cost
+        ridge = torch.full_like(point, l2)
+        ridge[-1] = RIDGE
+        curvature.diagonal().add_(ridge.flatten())
         factor = torch.linalg.cholesky(curvature)
-        return torch.cholesky_solve(gradient.flatten(1)[:, :, None], factor).view_as(gradient)
+        step = torch.cholesky_solve(gradient.flatten()[:, None], factor).view_as(point)
+        return step, float((gradient * step).sum())
