@@ -121,7 +121,8 @@ def grid_of(rows: pd.DataFrame, layers: bool, titled: bool = False) -> Grid:
     cells_of = {
         Column(name, number=name in ALIGNED_RIGHT): column for name, column in columns.items()
     }
-    notes = [units_text(rows["metric"].unique())] if score_head == SCORE_INTERVAL else []
+    is_mixed = score_head == SCORE_INTERVAL and not titled
+    notes = [units_text(rows["metric"].unique())] if is_mixed else []
     notes += [*([] if layers else choice_notes(rows)), *interval_notes(rows)]
     return of_columns(cells_of, LEFT_OUT_IF_ALL, notes=notes, **about)
 
