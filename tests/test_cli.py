@@ -80,6 +80,9 @@ def test_a_bench_writes_features_records_tables_and_pictures(bench: Bench) -> No
     assert (folder / "curves.png").stat().st_size > 20_000
     assert len(list((folder / "results").glob("*.jsonl"))) == 6
     assert f"tables and figures are in {folder}" in done.stderr
+    results = folder / "results"
+    assert f"probe table --from {results} --by layers" in done.stderr
+    assert f"probe report --from {results}\n" in done.stderr
 
 
 def test_a_warning_is_said_once_for_all_tasks_and_models(bench: Bench) -> None:

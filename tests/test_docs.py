@@ -8,7 +8,9 @@ import tomllib
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
 from click.testing import CliRunner
 
 import probe
@@ -127,6 +129,22 @@ def test_the_python_example_runs(
     )
     assert set(names["table"]["control"]) == {"", "majority", "shuffled"}
     assert len(names["classifier"].classes_) == 3
+
+
+def test_the_script_of_the_tutorial_makes_a_manifest_from_file_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = (ROOT / "docs" / "tutorial.md").read_text(encoding="utf-8")
+    (script,) = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
+    for name in ("anna_seven_1", "ben_two_1"):
+        (tmp_path / "clips").mkdir(exist_ok=True)
+        soundfile.write(tmp_path / "clips" / f"{name}.wav", np.zeros(1600), 16_000)
+    monkeypatch.chdir(tmp_path)
+    exec(script, {})
+    rows = [
+        (row.speaker, row.text, row.split) for row in probe.load_corpus("corpus.csv").utterances
+    ]
+    assert rows == [("anna", "seven", ""), ("ben", "two", "")]
 
 
 def command_lines(page: Path) -> list[str]:

@@ -220,9 +220,10 @@ def _print_results(files: Sequence[Path], to: Path, form: str, show_search: bool
     print_scores(records)
     if show_search:
         click.echo("\n" + search_table(records), nl=False)
+    results = to / "results"
     click.echo(
-        f"{len(files)} tables and figures are in {to}. "
-        f"To write one page: probe report --from {to / 'results'}",
+        f"{len(files)} tables and figures are in {to}. Layers side by side: probe table --from "
+        f"{results} --by layers. One page: probe report --from {results}",
         err=True,
     )
 

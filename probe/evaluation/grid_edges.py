@@ -19,6 +19,7 @@ from probe.measures.metrics import metric_of
 log = logging.getLogger("probe")
 
 TRIED = {"l2", "learning_rate", "lm_weight", "word_score"}  # what comes from a grid
+KEYS = {"learning_rate": "learning_rates"}  # of a task file, where they differ
 NOISE = 2.0  # standard errors
 
 
@@ -40,11 +41,12 @@ def warn_of_edges(task: str, model: str, scores: Sequence[Score]) -> None:
     for (name, value, edge), layers in edges.items():
         names = listed(list(dict.fromkeys(layers)))
         log.warning(
-            "%s, %s: dev picked %s = %g, the %s of its grid, at %s %s, by more than noise; add "
-            "values beyond it",
+            "%s, %s: dev picked %s = %g, the %s of its grid, at %s %s, by more than noise. Add "
+            "values beyond it in a task file: %s = [...] (docs/task-keys.md)",
             *(task, model, name, value, edge),
             "layer" if len({*layers}) == 1 else "layers",
             names,
+            KEYS.get(name, name),
         )
 
 

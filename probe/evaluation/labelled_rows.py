@@ -4,6 +4,7 @@ scored.
 Rows without the label are left out and counted.
 """
 
+import difflib
 import itertools
 from collections import Counter
 from collections.abc import Sequence
@@ -16,6 +17,8 @@ from probe.data.corpus import Utterance
 from probe.errors import ProbeError
 from probe.evaluation.blocks import Blocks
 from probe.evaluation.dataset import Problem, labelled, refuse_empty
+
+NO_LABELS = ("split", "condition")  # columns of a problem that messages do not offer
 
 
 @dataclass(frozen=True)
@@ -74,9 +77,12 @@ def labelled_rows(
     """
     for name in (column, *others, *filled):
         if name not in problem.columns:
+            known = [item for item in problem.columns if item not in NO_LABELS]
+            close = difflib.get_close_matches(name, known, 1)
+            hint = f" Did you mean {close[0]!r}?" if close else ""
             raise ProbeError(
                 f"{task}: the manifest has no column {name!r} that can be a label; it has "
-                f"{', '.join(problem.columns)}. Name one with --label or in the task's file."
+                f"{', '.join(known)}.{hint} Name one with --label or in the task's file."
             )
     excluded: Counter[str] = Counter()
 

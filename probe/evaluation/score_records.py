@@ -181,9 +181,10 @@ def say_what_scores_rest_on(task: Task[Any], model: str, records: Sequence[Recor
     tested = [record for record in records if record.split == "test" and record.shared_speakers]
     if tested:
         record = max(tested, key=lambda record: record.shared_speakers or 0)
+        folds = "speaker:5" if record.n_blocks >= 5 else "speaker"
         log.warning(
             "%s, %s: %d of %d test speakers are in training too (marked in tables): a score may "
-            "rest on their voices. Give all "
-            "rows of a speaker the same split.",
-            *(task.name, model, record.shared_speakers, record.n_blocks),
+            "rest on their voices. To test on new speakers, run this task with --split "
+            "speaker:80/10/10 or --folds %s.",
+            *(task.name, model, record.shared_speakers, record.n_blocks, folds),
         )

@@ -16,7 +16,7 @@ from probe.measures.bootstrap import N_RESAMPLES
 from probe.measures.choice_shares import MOST_CHOICES, choice_shares, smallest_set
 from probe.measures.uncertainty import FEWEST_BLOCKS
 from probe.records import CHOICE, COMBINED, dev_choices
-from probe.reporting.text import DASH, one_line
+from probe.reporting.text import DASH, blocks_text, one_line
 
 UNKNOWN = "unknown"
 NO_CHOICE = ""
@@ -133,7 +133,8 @@ def choice_notes(rows: pd.DataFrame) -> list[str]:
     example = (several if len(several) else known)[:1]
     notes = [_known_note(row) for row in example.to_dict("records")]
     notes += [
-        f"layer {with_choice(row)}: fewer than {FEWEST_BLOCKS} dev speakers, or no counts of dev"
+        f"layer {with_choice(row)}: dev has fewer than {FEWEST_BLOCKS} "
+        f"{blocks_text(row['block_kind'])}, or the records hold no counts of dev"
         for row in chosen[chosen["layer_set"] == UNKNOWN][:1].to_dict("records")
     ]
     return notes
@@ -142,8 +143,8 @@ def choice_notes(rows: pd.DataFrame) -> list[str]:
 def _known_note(row: Row) -> str:
     layer, share = one_line(row["layer"]), f"{100 * row['layer_share']:.0f} %"
     note = f"layer {with_choice(row)}: "
-    speakers = f"of {N_RESAMPLES:,} resamples of the dev speakers choose"
+    resamples = f"of {N_RESAMPLES:,} resamples of the dev {blocks_text(row['block_kind'])} choose"
     if row["layer_set"] == row["layer"]:
-        return f"{note}{share} {speakers} {layer}"
+        return f"{note}{share} {resamples} {layer}"
     most = f"{100 * MOST_CHOICES:.0f} %"
-    return f"{note}{most} {speakers} one of {row['layer_set']}, and {share} choose {layer}"
+    return f"{note}{most} {resamples} one of {row['layer_set']}, and {share} choose {layer}"

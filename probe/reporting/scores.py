@@ -253,7 +253,7 @@ class Scores:
         """One row for each `SCORE` that was trained on all labels, at the layer chosen on dev;
         columns `CHOSEN`.
 
-        ``layer_share`` is the share of resamples of the dev speakers that choose this layer, and
+        ``layer_share`` is the share of resamples of the dev blocks that choose this layer, and
         ``layer_set`` the smallest set of layers that 90 % of them choose from: see
         `probe.reporting.layer_choices`.
         ``majority``, ``shuffled`` and ``types`` are controls at this layer (see
@@ -307,7 +307,7 @@ class Scores:
 
         ``dev_value`` is the dev score of the same layer and metric, in the train domain where the
         task crosses domains; ``chosen`` marks the layer that `chosen` shows, ``layer_share``
-        is the share of resamples of the dev speakers that choose this layer, and ``in_layer_set``
+        is the share of resamples of the dev blocks that choose this layer, and ``in_layer_set``
         whether it is one of the smallest set that 90 % of them choose from; ``mark`` the best of
         the model's layers on test and others that may be: it describes, and chooses nothing.
         `STATISTICS` are those of the record, see `probe.measures.geometry`.

@@ -14,10 +14,20 @@ from typing import Any
 
 from probe.data.conditions.grammar import CLEAN
 from probe.measures.metrics import MISSING, metric_of
+from probe.records import ONE_SESSION, RECORDING, SESSION, SPEAKER, UTTERANCE
 
 DASH = MISSING
 INTERVAL = "% [95 % interval]"
 SCORE_INTERVAL = "score [95 % interval]"  # where not all scores are in percent
+BITS = "bits per label"  # of codelengths, which have no interval
+# `probe.records.Record.block_kind` -> the word for such blocks.
+BLOCKS = {
+    SPEAKER: "speakers",
+    ONE_SESSION: "speakers",
+    SESSION: "sessions",
+    RECORDING: "recordings",
+    UTTERANCE: "utterances",
+}
 # Besides what always means something in Markdown: the end of a link's text, an entity, and _ that
 # no letters or digits enclose.
 LIVE = re.compile(r"[\\|<`*~]|\](?=[(\[:])|&(?=#?\w+;)|(?<!\w)_+|_+(?!\w)")
@@ -43,19 +53,30 @@ def arrow(higher_is_better: bool) -> str:
 def interval_head(metrics: Iterable[str]) -> str:
     """The head of a column of scores with their intervals."""
     known = [metric_of(metric) for metric in metrics]
-    return INTERVAL if all(one.in_percent or one.in_bits for one in known) else SCORE_INTERVAL
+    if all(one.in_percent for one in known):
+        return INTERVAL
+    return BITS if all(one.in_bits for one in known) else SCORE_INTERVAL
+
+
+def blocks_text(kind: str) -> str:
+    """The word for blocks of a kind; older records and codelengths do not name it."""
+    return BLOCKS.get(kind, "blocks (such as speakers)")
 
 
 def units_text(metrics: Iterable[str]) -> str:
-    """The units of scores in words, for the head of a page."""
+    """The units of scores in words, where not all are in percent."""
     known = [metric_of(metric) for metric in metrics]
-    units = ["Codelengths are in bits per label"]
+    units = []
+    if any(one.in_bits for one in known):
+        units.append("codelengths are in bits per label")
     if any(one.is_cost for one in known):
-        units.append("minDCF and Cllr (in bits) as they are")
+        units.append("minDCF and Cllr (in bits) are printed as they are")
     if any(one.of_numbers for one in known):
-        units.append("ccc, correlations and r2 as they are")
-        units.append("mean absolute errors in the unit of the label")
-    return ", ".join([*units, "all else in percent."])
+        units.append("ccc, correlations and r2 are printed as they are")
+        units.append("mean absolute errors are in the unit of the label")
+    if any(one.in_percent for one in known):
+        units.append(f"{'all else' if units else 'scores'} in percent")
+    return ", ".join(units)
 
 
 def metric_text(row: Mapping[Hashable, Any]) -> str:

@@ -31,8 +31,8 @@ from probe.records import COMBINED, OWN_HEADS, QUESTION, SCORE
 BEST, IN_SET, NOT_TESTED = "best", "in set", "not tested"
 SET = "in the 95 % model confidence set"
 NOT_TESTED_NOTE = (
-    f"{NOT_TESTED}, so none is called best: fewer than {FEWEST_BLOCKS} blocks (speakers), a metric "
-    "without an interval, or no counts"
+    f"{NOT_TESTED}, so none is called best: fewer than {FEWEST_BLOCKS} blocks (such as speakers), "
+    "a metric without an interval, or no counts"
 )
 OTHERS = "scored on other utterances than the rest, so not compared"
 NO_BEST = "not called best: a score on other utterances is better"

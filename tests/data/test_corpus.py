@@ -373,8 +373,15 @@ def test_a_manifest_that_is_not_there_is_refused(folder: Path) -> None:
 
 
 def test_a_folder_of_no_clear_form_is_refused_with_the_forms(folder: Path) -> None:
-    (folder / "empty").mkdir()
+    (folder / "unclear").mkdir()
+    (folder / "unclear" / "notes.txt").touch()
     with pytest.raises(ProbeError, match=r"its form is not clear\. Write one of .*librispeech"):
+        load_corpus(folder / "unclear")
+
+
+def test_an_empty_folder_is_said_to_be_empty(folder: Path) -> None:
+    (folder / "empty").mkdir()
+    with pytest.raises(ProbeError, match=r"empty: the folder is empty; expected a manifest"):
         load_corpus(folder / "empty")
 
 

@@ -51,8 +51,8 @@ def test_an_end_of_a_grid_is_named_where_it_matters(
     with caplog.at_level(logging.WARNING, "probe"):
         warn_of_edges("word-id", "mfcc", scores)
     assert [message for message in caplog.messages if "of its grid" in message] == [
-        f"word-id, mfcc: dev picked l2 = {end} of its grid, at layer 3, by more than noise; add "
-        "values beyond it"
+        f"word-id, mfcc: dev picked l2 = {end} of its grid, at layer 3, by more than noise. Add "
+        "values beyond it in a task file: l2 = [...] (docs/task-keys.md)"
     ] * bool(end)
 
 
@@ -75,6 +75,7 @@ def test_without_a_standard_error_the_ends_of_learning_rates_count_as_shares(
     with caplog.at_level(logging.WARNING, "probe"):
         warn_of_edges("asr-ctc", "mfcc", [one])
     assert any("learning_rate = 0.3" in message for message in caplog.messages) == named
+    assert any("learning_rates = [...]" in message for message in caplog.messages) == named
 
 
 def test_the_error_of_a_difference_takes_the_rows_of_an_owner_together() -> None:

@@ -204,7 +204,7 @@ def test_tables_show_what_stands_beside(records: list[Record], tmp_path: Path) -
         "–",
     )
     (code,) = only(records, metric="codelength", layer="1")
-    assert lines[1]["% [95 % interval]"].startswith(f"{code.value:.2f}")
+    assert lines[1]["score [95 % interval]"].startswith(f"{code.value:.2f}")
     assert "compression" in lines[1]["note"] and "over 5 orders" in lines[1]["note"]
     curves = grid.to_markdown(budget_grids(budget_rows(frame_of(records))))
     assert "1/class (4) | 2/class (8) | 3s (10) | 20 (20) | all (48)" in " ".join(curves.split())

@@ -270,6 +270,11 @@ def test_what_cannot_be_classified_is_refused_with_names(
         "no column 'accent' that can be a label; it has text, speaker",
         label="accent",
     )
+    refused(
+        lambda row: row,
+        "it has text, speaker, domain, [^.]*room\\. Did you mean 'speaker'\\? Name one",
+        label="spaeker",
+    )
 
 
 def test_numbers_as_labels_are_named_as_such(
@@ -322,10 +327,8 @@ def test_speakers_of_training_are_counted_said_and_marked(
     manifest = planted()
     done = run(quick("word-id"), "planted", manifest, tmp_path / "features", tmp_path / "results")
     assert {record.shared_speakers for record in done.records if record.split != "train"} == {4}
-    assert (
-        sum("4 of 4 test speakers are in training too" in message for message in caplog.messages)
-        == 1
-    )
+    (said,) = [message for message in caplog.messages if "4 of 4 test speakers" in message]
+    assert said.endswith("run this task with --split speaker:80/10/10 or --folds speaker.")
     table = to_markdown(summary_rows(read_records(done.path)), layers=False)
     assert "‡ |" in table and "\n* ‡ some or all of the speakers are in training too" in table
     rows = pd.read_csv(io.StringIO(to_csv(layer_rows(read_records(done.path)))))

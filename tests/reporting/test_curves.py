@@ -104,7 +104,7 @@ def test_codelengths_are_drawn_in_bits() -> None:
     figure = curves_figure(layers_of(frame(*curve([0.5] * 3, [0.5] * 3), *codes)))
     assert [axes.get_ylabel() for axes in figure.axes] == [
         "accuracy (%) ↑",
-        "codelength (bits per label) ↓",
+        "codelength\n(bits per label) ↓",
     ]
     assert drawn(figure, 1)["org/a"][1] == [2.5, 2.25, 2.0]
 

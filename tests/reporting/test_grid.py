@@ -363,7 +363,7 @@ def test_scores_of_few_blocks_and_means_of_seeds_are_told_in_every_format(by: st
     for form in ("md", "html", "latex"):
         dagger = {"latex": r"$\dagger$"}.get(form, "†")
         assert (
-            re.search(re.escape(dagger) + r" fewer than 20 blocks", shown[form])
+            re.search(re.escape(dagger) + r" without an interval: fewer than 6", shown[form])
             and "mean of 2 seeds" in shown[form]
         )
         assert shown[form].count(dagger) == (3 if by == "layers" else 2)  # below the table once

@@ -1,5 +1,6 @@
 """How sure the chosen layer is, in tables of scores."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,8 +15,15 @@ def sure(layer: str, hits: list[int], **changed: Any) -> list[Record]:
     return [scored(hits, split=split, **place) for split in ("dev", "test")]
 
 
-def test_the_layer_stands_with_the_layers_and_the_share_of_resamples_of_dev() -> None:
+@pytest.mark.parametrize(
+    ("kind", "blocks"),
+    [("speaker", "speakers"), ("utterance", "utterances"), ("", "blocks (such as speakers)")],
+)
+def test_the_layer_stands_with_the_layers_and_the_share_of_resamples_of_dev(
+    kind: str, blocks: str
+) -> None:
     rows = [*sure("0", [1] * 8), *sure("1", [8, 4] * 4), *sure("2", [4, 8] * 4)]
+    rows = [replace(record, block_kind=kind) for record in rows]
     [row] = summary_rows(frame(*rows)).to_dict("records")
     assert (row["layer"], row["layer_set"]) == ("1", "1-2")
     assert row["layer_share"] == pytest.approx(0.5 + 35 / 256, abs=0.05)
@@ -23,7 +31,7 @@ def test_the_layer_stands_with_the_layers_and_the_share_of_resamples_of_dev() ->
     assert f"1 (1-2; {100 * row['layer_share']:.0f} %)" in text
     share = f"{100 * row['layer_share']:.0f} %"
     assert (
-        f"* layer 1 (1-2; {share}): 90 % of 1,000 resamples of the dev speakers choose one of 1-2, "
+        f"* layer 1 (1-2; {share}): 90 % of 1,000 resamples of the dev {blocks} choose one of 1-2, "
         f"and {share} choose 1\n" in text
     )
     every = layer_rows(frame(*rows))
@@ -32,10 +40,12 @@ def test_the_layer_stands_with_the_layers_and_the_share_of_resamples_of_dev() ->
 
 
 def test_how_sure_the_layer_is_is_unknown_with_five_speakers_and_empty_with_one_layer() -> None:
-    few = frame(*sure("0", [5] * 5), *sure("1", [6] * 5))
+    few = frame(
+        *sure("0", [5] * 5, block_kind="recording"), *sure("1", [6] * 5, block_kind="recording")
+    )
     assert summary_rows(few)["layer_set"].tolist() == ["unknown"]
     assert summary_rows(few)["layer_share"].isna().all()
-    assert "* layer 1 (?): fewer than six dev" in printed(few, "md").replace(" 6 ", " six ")
+    assert "* layer 1 (?): dev has fewer than 6 recordings, or" in printed(few, "md")
     assert "| 1 (?) |" in printed(few, "md") and "%)" not in printed(few, "md")
     assert summary_rows(frame(*sure("0", [5] * 8)))["layer_set"].tolist() == [""]
 

@@ -165,10 +165,19 @@ def test_the_answer_names_the_best_model_its_layer_the_next_and_who_is_near_chan
     assert answer["score"] == ["90.0 %", "[85.0, 95.0]"]
     assert (
         answer["about"]
-        == "Accuracy: higher is better. The scores rest on 200 items of 10 speakers or other "
-        "blocks."
+        == "Accuracy: higher is better. The scores rest on 200 items of 10 blocks (such as "
+        "speakers)."
     )
-    assert "Only 10 speakers" in answer["caution"]
+    assert answer["caution"].startswith("Only 10 blocks (such as speakers): the intervals")
+
+
+def test_the_answer_names_what_its_blocks_are() -> None:
+    records = asked("org/a", "words", [0.5, 0.9, 0.7], n_blocks=10, block_kind="recording")
+    rows = chosen_of(frame(*records)).assign(layer_set="1-2", layer_share=0.6)
+    (answer,) = answers(rows)
+    assert answer["about"].endswith("The scores rest on 200 items of 10 recordings.")
+    assert answer["caution"].startswith("Only 10 recordings: ")
+    assert "When dev recordings are resampled, layer 1 is chosen in 60 %" in in_words(answer)
 
 
 def test_a_preset_says_how_it_differs_from_its_protocol() -> None:

@@ -855,6 +855,30 @@ def test_few_blocks_are_marked_in_rows_and_below_the_table() -> None:
     assert "†" not in to_markdown(enough, layers=False)
 
 
+def test_scores_without_an_interval_have_a_footnote_of_their_own() -> None:
+    bare = to_markdown(summary_rows(frame(*scored(GOOD[:3], low=None, high=None))), layers=False)
+    assert " † |" in bare and "fewer than 20 blocks" not in bare
+    assert "† without an interval: fewer than 6 blocks (such as speakers) in test" in bare
+    assert "without an interval" not in to_markdown(
+        summary_rows(frame(*scored(GOOD))), layers=False
+    )
+
+
+def test_the_head_of_scores_names_their_unit() -> None:
+    shares = scored(GOOD)
+    codes = [
+        replace(item, metric="codelength", higher_is_better=False, low=None, high=None)
+        for item in shares
+    ]
+    assert "% [95 % interval]" in header(frame(*shares))
+    both = summary_rows(frame(*shares, *codes))
+    text = to_markdown(both, layers=False)
+    assert "score [95 % interval]" in text and "% [95 % interval]" not in text
+    assert "* codelengths are in bits per label, all else in percent\n" in text
+    alone = to_markdown(both[both["metric"] == "codelength"], layers=False)
+    assert "bits per label" in alone and "interval]" not in alone
+
+
 def test_speakers_of_training_are_not_counted_as_few_speakers_of_a_codelength() -> None:
     records = [replace(item, metric="codelength") for item in scored(GOOD[:4])]
     assert not summary_rows(frame(*records))["few"].any()

@@ -17,10 +17,11 @@ def lines_of(records: list[Any], width: int) -> list[str]:
 
 def test_a_wide_screen_shows_one_line_for_each_task_and_model() -> None:
     lines = lines_of(plain(), 120)
-    head, *rows, note = lines
-    assert note.startswith("layer 2 (?)")
+    head, *rows, few, untested, note = lines
+    assert few.startswith("† without an interval: fewer than 6")
+    assert untested.startswith("not tested") and note.startswith("layer 2 (?)")
     assert head.split() == ["task", "metric", "model", "score", "95", "%", "interval", "layer"]
-    assert [row.split()[0] for row in rows] == ["connected", "connected", *["digits"] * 3, "not"]
+    assert [row.split()[0] for row in rows] == ["connected", "connected", *["digits"] * 3]
     assert [row.split()[1:4:2] for row in rows[2:5]] == [
         ["accuracy", "fbank"],
         ["accuracy", "org/a"],

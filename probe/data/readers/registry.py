@@ -90,6 +90,8 @@ def _refusal(source: Source, forms: list[str]) -> str:
     path = source.path
     if not path.exists():
         return f"{path}: does not exist; expected a manifest or a folder of a corpus."
+    if path.is_dir() and not any(path.iterdir()):
+        return f"{path}: the folder is empty; expected a manifest or a folder of a corpus."
     if forms:
         return (
             f"{source.text}: may be of the forms {listed(forms)}. Write the one that is meant "

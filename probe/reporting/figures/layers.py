@@ -92,7 +92,7 @@ def curves_figure(rows: pd.DataFrame, axis: str = "index", width: str = "double"
     if (rows["chosen"] & ~rows["flat"]).any():
         marks["chosen on dev"] = style.LARGE
     if (rows["in_layer_set"] & ~rows["flat"]).any():
-        marks[f"chosen by {100 * MOST_CHOICES:.0f} % of resamples"] = style.RINGED
+        marks[f"{100 * MOST_CHOICES:.0f} % of resamples choose one of these"] = style.RINGED
     if (rows["layer"] == "final").any():
         marks["after the final LayerNorm"] = style.OPEN
     legend = style.legend_of(looks, marks, bool(rows["low"].notna().any()))
@@ -178,7 +178,7 @@ def _draw_level(
 
 def _draw_marks(axes: "Axes", line: pd.DataFrame, name: str, look: dict[str, Any]) -> None:
     """Draw the open marker of layer `final`, the large marker of the chosen layer, and rings around
-    the layers that most resamples of the dev speakers choose.
+    the layers that most resamples of the dev blocks choose from.
     """
     final, chosen = line[line["layer"] == "final"], line[line["chosen"]]
     point = look | style.NO_LINE

@@ -37,6 +37,7 @@ WIDTHS = {"single": 3.3, "double": 6.9}  # inches
 ENDINGS = ("png", "svg", "pdf")
 PANEL_WIDTH, PANEL_HEIGHT = 2.2, 1.75  # inches, of a panel of curves
 MOST_PANELS = 24
+MOST_BESIDE_AXIS = 24  # characters of a label that stand beside the y axis of such a panel
 PAGE_HEIGHT = 9.2  # inches, of a paper's text
 CHARACTER_WIDTH, LINE_HEIGHT = 0.058, 0.13  # inches, of the font
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#E69F00", "#56B4E9", "#999999"]
@@ -202,7 +203,7 @@ def curve_panels(
     """A figure with a panel per group of rows of one metric, and each panel with its group."""
     figure, axes_list = panels(titles, width, legend)
     for axes, cells in zip(axes_list, groups, strict=False):
-        axes.set_ylabel(metric_label(cells["metric"].iloc[0], cells["higher_is_better"].iloc[0]))
+        axes.set_ylabel(axis_label(cells["metric"].iloc[0], cells["higher_is_better"].iloc[0]))
     return figure, zip(axes_list, groups, strict=False)
 
 
@@ -264,6 +265,12 @@ def metric_label(metric: str, higher_is_better: bool) -> str:
     unit = metric_of(metric).printed_unit
     name = shortened(metric, 24) + (f" ({unit})" if unit else "")
     return f"{name} {arrow(higher_is_better)}"
+
+
+def axis_label(metric: str, higher_is_better: bool) -> str:
+    """`metric_label`, with the unit on a line of its own where the axis of a panel is too short."""
+    label = metric_label(metric, higher_is_better)
+    return label if len(label) <= MOST_BESIDE_AXIS else label.replace(" (", "\n(")
 
 
 def title_of(cells: pd.DataFrame, rows: pd.DataFrame, more: Sequence[str] = ()) -> str:

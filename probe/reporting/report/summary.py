@@ -19,7 +19,7 @@ from probe.records import OWN_HEADS
 from probe.reporting.layer_choices import NO_CHOICE, UNKNOWN
 from probe.reporting.report.repeat_commands import in_order
 from probe.reporting.scores import INTERVALS_ABOUT
-from probe.reporting.text import one_line, trained_on
+from probe.reporting.text import blocks_text, one_line, trained_on
 from probe.reporting.ties import BEST, IN_SET, NOT_TESTED, OTHERS
 
 FEW_BLOCKS = 20  # fewer blocks get a caution
@@ -65,11 +65,10 @@ def _answer(rows: pd.DataFrame) -> dict[str, Any]:
         about.append(f"Intervals are about {what}")
     if (rows["shared_speakers"] > 0).any():
         about.append("Test speakers are in training too (‡)")
-    about.append(f"The scores rest on {n} items of {blocks} speakers or other blocks")
-    caution = (
-        f"Only {blocks} speakers or other blocks: the intervals are wide and approximate, and "
-        "differences are uncertain."
-    )
+    kinds = {blocks_text(kind) for kind in known}
+    many = f"{blocks} {kinds.pop() if len(kinds) == 1 else blocks_text('')}"
+    about.append(f"The scores rest on {n} items of {many}")
+    caution = f"Only {many}: the intervals are wide and approximate, and differences are uncertain."
     place = [first["task"], first["corpus"], trained_on(first["train_condition"])]
     order = {name: rank for rank, name in enumerate(in_order(rows["condition"]))}
     rows = rows.assign(rank=rows["condition"].map(order)).sort_values("rank", kind="stable")
@@ -236,7 +235,7 @@ def _how_sure(row: Row, of_model: str) -> list[str]:
         else f", and one of {row['layer_set'].replace(',', ', ')} in 90 %"
     )
     chosen = f"layer {layer}{of_model} is chosen in {share} of cases{others}"
-    return [f"When dev speakers are resampled, {chosen}."]
+    return [f"When dev {blocks_text(row['block_kind'])} are resampled, {chosen}."]
 
 
 def _in_short(cells: Sequence[Row]) -> str:

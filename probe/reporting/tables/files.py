@@ -31,7 +31,6 @@ from probe.reporting.tables.score_tables import (
     to_json,
     to_markdown,
 )
-from probe.reporting.text import units_text
 from probe.reporting.worst_groups import GROUPS
 
 if TYPE_CHECKING:
@@ -46,7 +45,7 @@ output after the final LayerNorm.
 `weighted` is a learned sum of all layers. Baselines at the same place: {constant};
 `shuffled`, trained on shuffled labels; `fbank` and `random`, filter banks and the same \
 architecture with random weights.
-`selectivity` is the score less that of labels drawn at random for each type. {units}
+`selectivity` is the score less that of labels drawn at random for each type.
 Bold is the highest (↑) or lowest (↓) of the models; underlined models are in the 95 % model \
 confidence set (`in set` in the column `mark` of the CSV): they may be the best as well.
 Models that are `not tested` against each other (fewer than six blocks, or a metric without an \
@@ -177,7 +176,7 @@ def _table_head(rows: pd.DataFrame) -> str:
     constant = "`majority`, always the most frequent training label"
     if rows["mean"].notna().any():
         constant += "; `mean`, always the mean of the training labels"
-    return TABLE_HEAD.format(constant=constant, units=units_text(rows["metric"].unique()))
+    return TABLE_HEAD.format(constant=constant)
 
 
 def domains_text(grids: Sequence[Grid]) -> str:

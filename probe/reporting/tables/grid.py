@@ -11,17 +11,21 @@ import csv
 import io
 import math
 from collections.abc import Callable, Container, Hashable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from probe.brief import brief, counted
 from probe.measures.metrics import metric_of
-from probe.measures.uncertainty import FEW_BLOCKS
+from probe.measures.uncertainty import FEW_BLOCKS, FEWEST_BLOCKS
 from probe.reporting.text import DASH, arrow, csv_text, escaped, html_text, json_text
 from probe.reporting.ties import BEST, IN_SET, NOT_TESTED, NOT_TESTED_NOTE, SET
 
 FEW = "†"
-FEW_NOTE = f"{FEW} fewer than {FEW_BLOCKS} blocks (speakers): a rough interval, or none"
+FEW_NOTE = f"{FEW} fewer than {FEW_BLOCKS} blocks (such as speakers): any interval is rough"
+TOO_FEW_NOTE = (
+    f"{FEW} without an interval: fewer than {FEWEST_BLOCKS} blocks (such as speakers) in test; "
+    "more of them would give one"
+)
 SHARED = "‡"
 SHARED_NOTE = (
     f"{SHARED} some or all of the speakers are in training too: the score may rest on their voices"
@@ -70,6 +74,7 @@ class Cell:
         aside: printed last: a layer or a gap in parentheses, a tick.
         value, low, high: as in the record; NaN where there is none, and of a name.
         few: whether the score is of fewer than `FEW_BLOCKS` blocks; `FEW` follows its interval.
+        too_few: whether it is of fewer than `FEWEST_BLOCKS`, so that it has no interval.
         shared: whether speakers of the score are in training too; `SHARED` follows its interval.
     """
 
@@ -81,6 +86,7 @@ class Cell:
     low: float = math.nan
     high: float = math.nan
     few: bool = False
+    too_few: bool = False
     shared: bool = False
 
     @property
@@ -141,9 +147,8 @@ class Grid:
         """The notes, and what `NOT_TESTED`, `FEW` and `SHARED` mean where a cell has them."""
         cells = [cell for row in self.rows for cell in row]
         untested = [NOT_TESTED_NOTE] if any(cell.mark == NOT_TESTED for cell in cells) else []
-        few = [FEW_NOTE] if any(cell.few for cell in cells) else []
         shared = [SHARED_NOTE] if any(cell.shared for cell in cells) else []
-        return [*self.notes, *untested, *few, *shared]
+        return [*self.notes, *untested, *few_notes(cells), *shared]
 
     @property
     def legend(self) -> list[str]:
@@ -165,6 +170,12 @@ class Grid:
             column.number or any(not math.isnan(cell.value) for cell in cells)
             for column, cells in columns
         ]
+
+
+def few_notes(cells: Sequence[Cell]) -> list[str]:
+    """What `FEW` means, where cells have it."""
+    notes = [FEW_NOTE] if any(cell.few and not cell.too_few for cell in cells) else []
+    return notes + ([TOO_FEW_NOTE] if any(cell.too_few for cell in cells) else [])
 
 
 def of_columns(
@@ -218,7 +229,9 @@ def score(
 def score_of(row: Mapping[Hashable, Any], mark: str = "", aside: str = "") -> Cell:
     """The cell of a row's score with its interval."""
     values = (row["metric"], row["value"], row["low"], row["high"])
-    return score(*values, mark, aside, row["few"], row["shared_speakers"] > 0)
+    cell = score(*values, mark, aside, row["few"], row["shared_speakers"] > 0)
+    too_few = cell.few and not cell.interval and row["n_blocks"] < FEWEST_BLOCKS
+    return replace(cell, too_few=too_few)
 
 
 def markdown(columns: Mapping[str, Sequence[str]], numbers: Container[str] = ()) -> str:

@@ -12,7 +12,7 @@ from functools import lru_cache
 from itertools import pairwise
 
 from probe.reporting.tables.grid import Cell, Grid, of_columns
-from probe.reporting.text import DASH, SCORE_INTERVAL, one_line
+from probe.reporting.text import BITS, DASH, SCORE_INTERVAL, one_line
 from probe.reporting.ties import BEST, IN_SET
 
 PREAMBLE = r"\usepackage{adjustbox,amssymb,booktabs,longtable,siunitx}"
@@ -92,7 +92,8 @@ def _shared(grid: Grid) -> tuple[Grid, list[str]]:
 def _scores(grid: Grid) -> str:
     """The caption of a table without a title."""
     has_interval = any(cell.interval for row in grid.rows for cell in row)
-    unit = "" if any(column.name == SCORE_INTERVAL for column in grid.columns) else " in percent"
+    names = {column.name for column in grid.columns}
+    unit = "" if names & {SCORE_INTERVAL, BITS} else " in percent"
     return f"Scores{unit}{' [95 % interval]' if has_interval else ''}"
 
 

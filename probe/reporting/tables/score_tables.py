@@ -26,6 +26,7 @@ from probe.reporting.scores import (
 from probe.reporting.tables import grid
 from probe.reporting.tables.grid import Cell, Column, Grid, of_columns, score, score_of
 from probe.reporting.text import (
+    BITS,
     DASH,
     INTERVAL,
     SCORE_INTERVAL,
@@ -38,6 +39,7 @@ from probe.reporting.text import (
     percent,
     points,
     trained_on,
+    units_text,
 )
 from probe.reporting.ties import NOT_TESTED
 
@@ -72,7 +74,7 @@ LEFT_OUT_IF_ALL = {
     "note": "",
 } | dict.fromkeys([*OTHER_SCORES, *SHAPE], DASH)
 NUMBERS = ("n", "blocks", "seeds", "seed sd")
-ALIGNED_RIGHT = {"layer", INTERVAL, SCORE_INTERVAL, *OTHER_SCORES, *NUMBERS, *SHAPE}
+ALIGNED_RIGHT = {"layer", INTERVAL, SCORE_INTERVAL, BITS, *OTHER_SCORES, *NUMBERS, *SHAPE}
 
 
 def to_markdown(rows: pd.DataFrame, layers: bool) -> str:
@@ -108,9 +110,8 @@ def grid_of(rows: pd.DataFrame, layers: bool, titled: bool = False) -> Grid:
         about = {"of": _question(cells[0]), "better": cells[0]["higher_is_better"]}
     columns |= {"model": rows["model"], "head": rows["head"]}
     columns["layer"] = rows["layer"] if layers else [with_choice(row) for row in cells]
-    columns[interval_head(rows["metric"])] = [
-        score_of(row, "" if layers else row["mark"]) for row in cells
-    ]
+    score_head = interval_head(rows["metric"])
+    columns[score_head] = [score_of(row, "" if layers else row["mark"]) for row in cells]
     columns |= _layer_columns(cells) if layers else _chosen_columns(cells)
     columns["chance"] = [AT_CHANCE if row["chance"] == AT_CHANCE else "" for row in cells]
     columns |= {"n": map(str, rows["n"]), "seeds": map(str, rows["n_seeds"])}
@@ -120,7 +121,9 @@ def grid_of(rows: pd.DataFrame, layers: bool, titled: bool = False) -> Grid:
     cells_of = {
         Column(name, number=name in ALIGNED_RIGHT): column for name, column in columns.items()
     }
-    notes = [*([] if layers else choice_notes(rows)), *interval_notes(rows)]
+    is_mixed = score_head == SCORE_INTERVAL and not titled
+    notes = [units_text(rows["metric"].unique())] if is_mixed else []
+    notes += [*([] if layers else choice_notes(rows)), *interval_notes(rows)]
     return of_columns(cells_of, LEFT_OUT_IF_ALL, notes=notes, **about)
 
 

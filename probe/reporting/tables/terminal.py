@@ -11,10 +11,9 @@ import pandas as pd
 from probe.data.conditions.grammar import CLEAN
 from probe.measures.comparison import AT_CHANCE
 from probe.measures.metrics import metric_of
-from probe.measures.uncertainty import FEW_BLOCKS
 from probe.reporting.layer_choices import choice_notes, with_choice
 from probe.reporting.scores import Scores, interval_notes, seed_notes
-from probe.reporting.tables.grid import SHARED
+from probe.reporting.tables.grid import SHARED_NOTE, few_notes, score_of
 from probe.reporting.text import DASH, metric_text, one_line
 from probe.reporting.ties import IN_SET, NOT_TESTED, NOT_TESTED_NOTE, SET
 
@@ -83,11 +82,7 @@ def _mark(row: Mapping[Hashable, Any]) -> str:
 
 
 def _interval(row: Mapping[Hashable, Any]) -> str:
-    if math.isnan(row["low"]):
-        return ""
-    metric = metric_of(row["metric"])
-    marks = ("†" if row["few"] else "") + (SHARED if row["shared_speakers"] > 0 else "")
-    return f"[{metric.text(row['low'])}, {metric.text(row['high'])}]{marks}"
+    return "" if math.isnan(row["value"]) else score_of(row).spread
 
 
 def _fitted(
@@ -130,10 +125,10 @@ def _padded(text: str, width: int, to_the_right: bool) -> str:
 
 def _notes(rows: pd.DataFrame, width: int) -> list[str]:
     """Sentences below the table, each once."""
-    few = (rows["few"] & rows["low"].notna()).any()
-    notes = [f"† fewer than {FEW_BLOCKS} speakers: the interval is approximate"] if few else []
-    shared = ((rows["shared_speakers"] > 0) & rows["low"].notna()).any()
-    notes += [f"{SHARED} some or all test speakers are in training too"] if shared else []
+    cells = [score_of(row) for row in rows.to_dict("records")]
+    notes = few_notes(cells)
+    notes += [SHARED_NOTE] if any(cell.shared for cell in cells) else []
+    notes = [line for note in notes for line in textwrap.wrap(note, width)]
     notes += [f"{IN_SET}: {SET}"] if rows["mark"].eq(IN_SET).any() else []
     notes += textwrap.wrap(NOT_TESTED_NOTE, width) if rows["mark"].eq(NOT_TESTED).any() else []
     notes += [line for note in choice_notes(rows) for line in textwrap.wrap(note, width)]
