@@ -185,6 +185,9 @@ def extract_on(
         if extraction is not None:
             extractions = done[job.model].extractions
             extractions[job.number] = _sum(extractions[job.number], extraction, started)
+    for of_model in done.values():
+        for extraction in of_model.extractions:
+            extraction.log_sound()
     return done
 
 
@@ -196,5 +199,7 @@ def _sum(first: Extraction, second: Extraction, started: float) -> Extraction:
         failures=list(failures.values()),
         extracted=first.extracted + second.extracted,
         resampled=Counter(first.resampled) + Counter(second.resampled),
+        flagged=Counter(first.flagged) + Counter(second.flagged),
+        rate_hz=second.rate_hz,
         seconds=time.monotonic() - started,
     )

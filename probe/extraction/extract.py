@@ -60,6 +60,8 @@ class Extraction:
         failures: all utterances of the corpus without features, from this run and earlier ones.
         extracted: number of utterances that this run extracted.
         resampled: rate in Hz -> number of utterances of this run that were resampled from it.
+        flagged: what is unusual about the sound -> number of utterances of this run.
+        rate_hz: the model's.
         seconds: wall time of the extraction itself.
         shards: names of the planned shards that an engine's workers have to write.
     """
@@ -70,6 +72,8 @@ class Extraction:
     extracted: int
     seconds: float
     resampled: Mapping[int, int] = field(default_factory=dict)
+    flagged: Mapping[str, int] = field(default_factory=dict)
+    rate_hz: int = 0
     shards: Sequence[str] = ()
 
     def __repr__(self) -> str:
@@ -77,6 +81,16 @@ class Extraction:
         present = f"{self.plan.present} present before"
         failed = f"{len(self.failures)} failed" if self.failures else ""
         return brief(self, extracted, present, failed, str(self.store))
+
+    def log_sound(self) -> None:
+        """Log what is unusual about the sound of the utterances."""
+        for rate_hz, n in sorted(self.resampled.items()):
+            lost = f"; nothing above {rate_hz // 2} Hz is in them" if rate_hz < self.rate_hz else ""
+            log.info("%d utterances resampled from %d to %d Hz%s", n, rate_hz, self.rate_hz, lost)
+        if self.flagged:
+            counts = ", ".join(f"{flag} {n}" for flag, n in sorted(self.flagged.items()))
+            text = "%s: unusual sound, extracted nevertheless: %s (`probe show` names them)"
+            log.info(text, self.store, counts)
 
     def summary(self) -> dict[str, Any]:
         """The store and the plan in plain values, for JSON."""
@@ -410,10 +424,13 @@ class _Job:
             failures = plan.failed + shared.write(jobs)
             # Files that failed are not always as long as planned.
             bar.update(max(0.0, bar.total - bar.n))
-        tally.report(store.path)
+        tally.report()
         seconds = time.monotonic() - started
         failures += tally.failures
-        return Extraction(store.path, plan, failures, tally.extracted, seconds, tally.resampled)
+        sound = (tally.resampled, tally.flagged, tally.rate_hz)
+        done = Extraction(store.path, plan, failures, tally.extracted, seconds, *sound)
+        done.log_sound()
+        return done
 
     def _share_of(
         self, jobs: Sequence[Job], plan: Plan, store: FeatureStore

@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -96,8 +95,8 @@ class Tally:
         self.reached(seconds)
         self._reached_s = 0.0
 
-    def report(self, where: Path) -> None:
-        """Log what was unusual."""
+    def report(self) -> None:
+        """Log the failures that have the reason of another one."""
         for first, *others in self._alike.values():
             if others:
                 log.warning(
@@ -106,16 +105,6 @@ class Tally:
                     first,
                     listed(others),
                 )
-        for rate_hz, n in sorted(self.resampled.items()):
-            lost = f"; nothing above {rate_hz // 2} Hz is in them" if rate_hz < self.rate_hz else ""
-            log.info("%d utterances resampled from %d to %d Hz%s", n, rate_hz, self.rate_hz, lost)
-        if self.flagged:
-            counts = ", ".join(f"{flag} {n}" for flag, n in sorted(self.flagged.items()))
-            log.info(
-                "%s: unusual sound, extracted nevertheless: %s (`probe show` names them)",
-                where,
-                counts,
-            )
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import soundfile
 from engine_runs import ENGINES, extract_slowly, workers_of
 from runs import quick
 from toy_jobs import Simulated
@@ -22,6 +24,7 @@ from windows import write_audio, write_manifest
 from probe.data.conditions.condition import parse_condition
 from probe.data.corpus import load_corpus
 from probe.engines.engine import ALL, Division, Engine
+from probe.engines.local import Local
 from probe.engines.share import Share
 from probe.extraction.engine_jobs import EachCondition, Extractions, OfModel, extract_on
 from probe.extraction.settings import Extracting, Running, Storing
@@ -76,6 +79,23 @@ def test_workers_write_the_same_bytes_in_any_division(alone: Path, tmp_path: Pat
     expected = files_of(tmp_path / "alone")
     assert len([name for name in expected if name.endswith(".h5")]) == 2 * 4
     assert files_of(tmp_path / "three") == files_of(tmp_path / "shares") == expected
+
+
+def test_what_is_unusual_about_the_sound_is_said_by_the_driver(
+    tmp_path: Path, shards_of: Callable[..., None], caplog: pytest.LogCaptureFixture
+) -> None:
+    shards_of(audio_s=1.0)
+    noise = np.random.default_rng(0).standard_normal(4000)
+    for name in "ab":
+        soundfile.write(tmp_path / f"{name}.wav", 0.01 * noise + 0.2, 8000)
+    manifest = tmp_path / "corpus.csv"
+    manifest.write_text("path\na.wav\nb.wav\n")
+    with caplog.at_level("INFO", "probe"), Local(1) as engine:
+        write(manifest, tmp_path / "features", engine)
+    said = [text for text in caplog.messages if "unusual sound" in text or "resampled" in text]
+    resampled = "2 utterances resampled from 8000 to 16000 Hz; nothing above 4000 Hz is in them"
+    assert said.count(resampled) == len(CONDITIONS)
+    assert sum("dc 2" in text for text in said) == len(CONDITIONS)
 
 
 def test_a_shard_that_ends_each_worker_is_named_and_costs_no_other(
