@@ -7,6 +7,8 @@ import logging
 import os
 import signal
 import sys
+import threading
+import time
 import traceback
 from collections.abc import Callable, Sequence
 from types import FrameType
@@ -213,9 +215,28 @@ def run(arguments: Sequence[str] | None = None, prepare: Callable[[], object] = 
         say_held_warnings()
 
 
+def say_loading() -> None:
+    """Say on a terminal that PyTorch is being loaded, if that takes more than a second."""
+
+    def say() -> None:
+        for _ in range(10):
+            spec = getattr(sys.modules.get("torch"), "__spec__", None)
+            is_loading = getattr(spec, "_initializing", False)
+            if is_loading and logging.getLogger("probe").isEnabledFor(logging.INFO):
+                click.echo("loading PyTorch ...", err=True)
+                return
+            time.sleep(0.2)
+
+    if sys.stderr.isatty():
+        timer = threading.Timer(1.0, say)
+        timer.daemon = True
+        timer.start()
+
+
 def main() -> NoReturn:
     """Run the command line of this process and exit with its code."""
     secure_streams()
+    say_loading()
     # OpenMP threads that spin while they wait make short operations a hundred times slower as soon
     # as another process wants the same cores. torch reads this when it is loaded.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

@@ -804,3 +804,18 @@ def test_import_probe_changes_nothing_in_the_process() -> None:
         "assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL"
     )
     subprocess.run([sys.executable, "-c", script], check=True)
+
+
+def test_a_terminal_says_that_pytorch_is_being_loaded(tmp_path: Path) -> None:
+    torch = tmp_path / "torch.py"
+    torch.write_text("import time\ntime.sleep(3)\nraise ImportError('too slow')\n")
+    command = [sys.executable, "-m", "probe.cli", "check", "fbank"]
+    for quiet, said in ((["-q"], False), ([], True)):
+        ours, theirs = os.openpty()
+        environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
+        subprocess.run(
+            [*command[:3], *quiet, *command[3:]], stderr=theirs, env=environment, check=False
+        )
+        os.close(theirs)
+        assert ("loading PyTorch" in os.read(ours, 100_000).decode()) == said
+        os.close(ours)

@@ -67,8 +67,11 @@ class Slurm(Engine):
                 "--engine slurm: submitit is not installed. Install it: "
                 "pip install 'layerprobe[slurm]'."
             ) from error
-        if cluster == "slurm" and not shutil.which("sbatch"):
-            raise ProbeError("--engine slurm: there is no sbatch here; run this on a login node.")
+        for program in ("sbatch", "srun") if cluster == "slurm" else ():
+            if not shutil.which(program):
+                raise ProbeError(
+                    f"--engine slurm: there is no {program} here; run this on a login node."
+                )
         self._is_slurm = cluster == "slurm"
         require_writable(folder)
         name = f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"

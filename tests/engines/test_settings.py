@@ -56,8 +56,10 @@ def test_workers_share_the_cores_and_the_visible_gpus(
 
 def test_slurm_is_refused_where_it_is_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(ProbeError, match=r"not installed|there is no sbatch here"):
-        EngineSettings(engine="slurm").open(None, tmp_path)
+    for name in ("sbatch", "srun"):
+        with pytest.raises(ProbeError, match=rf"not installed|there is no {name} here"):
+            EngineSettings(engine="slurm").open(None, tmp_path)
+        (tmp_path / name).touch(0o755)
 
 
 def test_the_logs_of_slurm_lie_on_a_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
