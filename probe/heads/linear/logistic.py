@@ -165,19 +165,16 @@ class _Pairs:
         """Return the inverse curvature times the gradient (d + 1, c), where ``at_start`` multiplies
         by the one that is assumed without pairs.
         """
-        n = len(self._order)
-        moves, changes, products = self._moves[:n], self._changes[:n], self._products[:n, :n]
-        order = by_place = slice(None)
-        if self._order[0] != 0:  # the ring has come round
-            order = torch.tensor(self._order, device=gradient.device)  # type: ignore[assignment]
-            by_place = order.argsort()  # type: ignore[attr-defined]
-            products = products[order][:, order]
+        n, by_age = len(self._order), self._order
+        by_place = sorted(range(n), key=by_age.__getitem__)
+        moves, changes = self._moves[:n], self._changes[:n]
+        products = self._products[by_age][:, by_age]
         triangle, rest = products.triu(), gradient.flatten()
-        along = (moves @ rest)[order, None].double()
+        along = (moves @ rest)[by_age, None].double()
         share = torch.linalg.solve_triangular(triangle, along, upper=True)[:, 0]
         rest = rest - share[by_place].to(rest.dtype) @ changes
         result = at_start(rest.view(gradient.shape)).flatten()
-        wanted = products.diagonal() * share - (changes @ result)[order].double()
+        wanted = products.diagonal() * share - (changes @ result)[by_age].double()
         correction = torch.linalg.solve_triangular(triangle.mT, wanted[:, None], upper=False)
         return (result + correction[by_place, 0].to(rest.dtype) @ moves).view(gradient.shape)
 
