@@ -356,7 +356,7 @@ def test_a_bench_stores_features_as_it_is_told(
             2,
             "has no head",
         ),
-        (["table", "--from", "nowhere"], 1, "nowhere: no records"),
+        (["table", "--from", "nowhere"], 1, "nowhere: does not exist"),
         (["show", "nowhere"], 1, "nowhere: no feature store"),
         (
             [

@@ -36,7 +36,7 @@ log = logging.getLogger("probe")
 NO_LABELS: Mapping[str, str] = {}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Origin:
     """What many utterances of a corpus have in common; millions of copies would fill the memory.
 
@@ -47,6 +47,9 @@ class Origin:
 
     folder: str = ""
     place: str = field(default="", compare=False)
+
+    def __repr__(self) -> str:
+        return brief(self, self.place)
 
 
 MADE_HERE = Origin()

@@ -15,7 +15,7 @@ from click.testing import CliRunner
 
 from probe.cli import cli
 from probe.data import audio, recordings
-from probe.data.corpus import Corpus, Utterance, load_corpus
+from probe.data.corpus import Corpus, Origin, Utterance, load_corpus
 from probe.data.excerpts import Excerpt
 from probe.data.manifest import write_manifest
 from probe.data.overview import Overview, overview
@@ -300,7 +300,7 @@ def by_path(utterance: Utterance) -> Utterance:
     """The utterance with its whole path as its file: which part is its folder hangs on the
     manifest's place.
     """
-    return replace(utterance, file=str(utterance.path), folder="")
+    return replace(utterance, file=str(utterance.path), origin=Origin())
 
 
 def test_the_written_manifest_gives_the_same_corpus(
