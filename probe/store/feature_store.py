@@ -515,7 +515,9 @@ class FeatureStore:
         bounds: list[dict[str, list[int]]] = []  # of each part, layer ("" for most) -> offsets
         for part in parts:
             bounds.append({})
-            for layer in ("", *others):
+            rows = (item["rows"] for item in part["utterances"])
+            bounds[-1][""] = [0, *itertools.accumulate(rows)]
+            for layer in others:
                 rows = (rows_in(item, layer) for item in part["utterances"])
                 bounds[-1][layer] = [0, *itertools.accumulate(rows)]
             offsets = {layer: np.array(rows, np.int64) for layer, rows in bounds[-1].items()}

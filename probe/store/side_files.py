@@ -290,7 +290,8 @@ def checked_index(
         raise ProbeError(
             f"{path}: layers {', '.join(dtypes)}; expected {', '.join(layers)}. {ADVICE}"
         )
-    if len({frozenset(item.get("others", ())) for item in utterances}) > 1:
+    others = [item["others"].keys() for item in utterances if item.get("others")]
+    if others and (len(others) < len(utterances) or any(keys != others[0] for keys in others)):
         raise ProbeError(f"{path}: utterances differ in the layers with other frames. {ADVICE}")
     return index
 
