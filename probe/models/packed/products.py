@@ -6,7 +6,8 @@ as fast as ``F.linear`` in float32. Elsewhere it is ``F.linear``.
 
 A product of few rows takes other kernels than one of many, and gives other bits: measured from 1 to
 10 rows with ``F.linear``, at 1 row with oneDNN. So none has fewer than `FEWEST_ROWS`; above that a
-row's bits are its own, whatever the number of rows and threads.
+row's bits are its own, whatever the number of rows and threads. On Intel's processors, threads of
+``F.linear`` divide a row, so a CPU without oneDNN computes on one thread.
 
 A CPU without bfloat16 products multiplies in bfloat16 one number after the other, 20 times
 slower than in float32. There, the same rounded numbers are multiplied in float32, which gives the
@@ -14,7 +15,7 @@ same values up to the order of summation and is as fast as ``fp32``.
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import torch
 import torch.nn.functional as F
@@ -115,7 +116,9 @@ class Product:
     def _multiplied(self, rows: Tensor, n_rows: int) -> Tensor:
         """The first ``n_rows`` rows of the product in its inner dtype."""
         if not self.packed:
-            product = F.linear(rows, self.weight, self.bias)[:n_rows]
+            alone = on_one_thread() if rows.device.type == "cpu" else nullcontext()
+            with alone:
+                product = F.linear(rows, self.weight, self.bias)[:n_rows]
             return _gelu(product) if self.gelu else product
         multiply = torch.ops.mkldnn._linear_pointwise
         if len(self.parts) == 1:
