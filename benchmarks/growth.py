@@ -12,7 +12,7 @@ layers. One command:
 
 Each measurement runs in a process of its own, whose peak of memory stands beside it (for a length
 what it takes beyond the open model); the median of the rounds is printed. With --to FOLDER,
-``growth.json`` there has every round, and ``growth.svg`` shows the medians.
+``growth.json`` there has every round, and ``growth.svg`` shows the medians over utterances and layers.
 """
 
 import argparse
@@ -29,6 +29,7 @@ from pathlib import Path
 
 import numpy as np
 import soundfile
+import torch
 
 import probe
 from probe.evaluation.linear_search import STRENGTHS
@@ -61,7 +62,7 @@ def timed(seconds: dict[str, float], name: str) -> Iterator[None]:
     seconds[name] = time.perf_counter() - start
 
 
-def one_file(model: str, minutes: float, layers: str = "all") -> dict[str, float]:
+def one_file(model: str, minutes: float, layers: str | None = None) -> dict[str, float]:
     """Seconds, and MB beyond the open model, of extracting one file."""
     taken: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as temporary:
@@ -131,27 +132,24 @@ def measure(what: str, size: float, model: str) -> dict[str, float]:
 
 
 def draw(medians: dict[str, dict[float, dict[str, float]]], path: Path) -> None:
-    """The medians as curves: seconds against sizes."""
+    """The medians over utterances and layers as curves of seconds."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(11, 3.6), layout="constrained")
-    titles = {"minutes": "minutes in one file", "utterances": "utterances"}
-    titles |= {"layers": "layer that is stored alone"}
-    for axes, (what, by_size) in zip(
-        figure.subplots(1, len(medians)), medians.items(), strict=True
-    ):
+    figure = Figure(figsize=(10, 3.6), layout="constrained")
+    titles = {"utterances": "utterances", "layers": "layer that is stored alone"}
+    for axes, (what, title) in zip(figure.subplots(1, 2), titles.items(), strict=True):
+        by_size = medians[what]
         for name in next(iter(by_size.values())):
             if name != "MB":
                 seconds = [taken[name] for taken in by_size.values()]
                 axes.plot(list(by_size), seconds, marker="o", label=name)
-        axes.set(xlabel=titles[what], ylabel="seconds")
+        axes.set(xlabel=title, ylabel="seconds")
         axes.grid(alpha=0.3)
         if what == "layers":
             axes.set_ylim(bottom=0)
         else:
             axes.set(xscale="log", yscale="log")
-        if what == "utterances":
-            axes.legend(fontsize="small")
+            axes.legend(fontsize="small", loc="upper left", bbox_to_anchor=(1, 1))
     figure.savefig(path, metadata={"Date": None})
 
 
@@ -171,7 +169,11 @@ def main() -> None:
     if chosen.one:
         print(json.dumps(measure(chosen.one[0], float(chosen.one[1]), chosen.model)))
         return
-    about = {"model": chosen.model, "processor": device_name("cpu"), "load": os.getloadavg()[0]}
+    about = {
+        "model": chosen.model,
+        "processor": device_name(torch.device("cpu")),
+        "load": os.getloadavg()[0],
+    }
     print(", ".join(f"{name} {value}" for name, value in about.items()), flush=True)
     rounds: dict[str, dict[str, list[dict[str, float]]]] = {}
     medians: dict[str, dict[float, dict[str, float]]] = {}

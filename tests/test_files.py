@@ -147,6 +147,17 @@ def test_an_object_comes_back_as_it_was_written(tmp_path: Path, value: dict[str,
     assert read_json(tmp_path / "a.json") == value
 
 
+def test_an_object_that_an_earlier_version_sealed_is_read_and_checked(tmp_path: Path) -> None:
+    value = {"rows": 49, "key": "élan"}
+    sealed = {**value, "checksum": sha256_of_json(value)}
+    text = json.dumps(sealed, ensure_ascii=False, indent=1) + "\n"
+    (tmp_path / "a.json").write_text(text, encoding="utf-8")
+    assert read_json(tmp_path / "a.json") == value
+    (tmp_path / "a.json").write_text(text.replace("49", "48"), encoding="utf-8")
+    with pytest.raises(ProbeError, match="do not have its checksum"):
+        read_json(tmp_path / "a.json")
+
+
 @given(value=st.dictionaries(texts, json_values, max_size=4))
 def test_equal_objects_have_equal_hashes_in_any_order(value: dict[str, Any]) -> None:
     turned = dict(reversed(value.items()))

@@ -75,7 +75,7 @@ class SmallProblem:
             start: a point to start from, unless zero weights have a smaller loss: where all rows
                 are certain, there is no curvature to follow.
         """
-        point = torch.zeros_like(self._rows[:1].T * self._truth[:1])
+        point = self._rows.new_zeros(self._rows.shape[1], self._truth.shape[1])
         point[-1] = self._truth.sum(0).log()
         loss, shares = self._loss(point, l2)
         if start is not None:
