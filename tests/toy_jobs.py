@@ -38,13 +38,19 @@ class Toy:
         return lambda jobs: [self.do(job) for job in jobs]
 
     def do(self, job: str) -> int:
-        """Do a job: "killed" once or always, "hung", "wrong" or "refused", or any other."""
+        """Do a job: "killed" once or always, "frozen" once, "slow", "hung", "wrong" or "refused", or
+        any other.
+        """
         attempt = 0
         if self.marks is not None:
             attempt = len(list(self.marks.glob(f"{job}.*")))
             (self.marks / f"{job}.{attempt}").touch()
         if job == "always killed" or (job == "once killed" and attempt == 0):
             os.kill(os.getpid(), signal.SIGKILL)
+        if job == "once frozen" and attempt == 0:
+            os.kill(os.getpid(), signal.SIGSTOP)
+        if job == "slow":
+            time.sleep(8)
         if job == "hung" and attempt == 0:
             time.sleep(600)
         if job == "wrong":

@@ -219,6 +219,9 @@ class _Dispatch:
                 self.busy.update(batches)
                 self.engine.give(batches)
             for worker, answer in self.engine.answers(LOOK_S):
+                if worker not in self.busy:  # it has ended while it had no batch
+                    self.engine.end(worker)
+                    continue
                 batch, taken_s = self._freed(worker)
                 if isinstance(answer, Results):
                     self._longest_s = max(self._longest_s or 0.0, taken_s / len(batch.jobs))

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
@@ -14,14 +15,21 @@ from signal import Signals
 from probe.engines.engine import Answer, Batch, End, Engine
 
 GRACE_S = 10.0  # in which a worker releases its claims
+SILENCE_S = 300.0  # after which a worker without a sign of life is ended
 
 
 @dataclass
 class _Process:
-    """A worker; ``version`` is that of the work that it has."""
+    """A worker.
+
+    Attributes:
+        heard: when it was started, or last sent something (`time.monotonic`).
+        version: of the work that it has.
+    """
 
     process: subprocess.Popen[str]
     connection: Connection
+    heard: float
     version: int = 0
 
 
@@ -56,14 +64,19 @@ class Local(Engine):
     def answers(self, timeout_s: float) -> Iterator[tuple[int, Answer]]:
         """See `Engine.answers`."""
         numbers = {worker.connection: number for number, worker in self._processes.items()}
-        for connection in wait(list(numbers), timeout_s):
-            assert isinstance(connection, Connection)
-            number = numbers[connection]
-            try:
-                answer = connection.recv()
-            except (EOFError, OSError):
-                answer = End(self._reason(self._processes[number].process))
-            yield number, answer
+        ready = wait(list(numbers), timeout_s)
+        for connection, number in numbers.items():
+            worker = self._processes[number]
+            if connection in ready:
+                worker.heard = time.monotonic()
+                try:
+                    answer = connection.recv()
+                except (EOFError, OSError):
+                    answer = End(self._reason(worker.process))
+                if answer is not None:
+                    yield number, answer
+            elif time.monotonic() - worker.heard > SILENCE_S:
+                yield number, End(f"gave no sign of life for {SILENCE_S:.0f} s")
 
     def end(self, worker: int) -> None:
         """See `Engine.end`."""
@@ -93,7 +106,7 @@ class Local(Engine):
         )
         theirs.close()
         threading.Thread(target=_forward, args=(process, number), daemon=True).start()
-        self._processes[number] = _Process(process, ours)
+        self._processes[number] = _Process(process, ours, time.monotonic())
         return self._processes[number]
 
     @staticmethod

@@ -21,6 +21,7 @@ from probe.engines.engine import Answer, Do, End, Refusal, Results
 from probe.errors import EXIT_TERMINATED, ProbeError, UsageError
 
 GRACE_S = 10.0  # for releasing claims
+BEAT_S = 2.0  # between two signs of life
 
 
 class Worker:
@@ -85,7 +86,10 @@ def end_on_signals() -> None:
 
 
 def serve(connection: Connection) -> None:
-    """Answer the batches that come through a connection, until its other end is closed."""
+    """Answer the batches that come through a connection, until its other end is closed, and send
+    None every `BEAT_S` seconds as a sign of life.
+    """
+    sending = threading.Lock()
     batches: queue.SimpleQueue[bytes] = queue.SimpleQueue()
 
     def receive() -> None:
@@ -96,14 +100,25 @@ def serve(connection: Connection) -> None:
         time.sleep(GRACE_S)
         os._exit(EXIT_TERMINATED)
 
+    def send(answer: Answer | None) -> None:
+        with sending:
+            connection.send(answer)
+
+    def beat() -> None:
+        with contextlib.suppress(OSError):  # the driver has ended: see receive
+            while True:
+                time.sleep(BEAT_S)
+                send(None)
+
     end_on_signals()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the driver ends its workers
     worker = Worker()
-    threading.Thread(target=receive, name="receive", daemon=True).start()
+    for call in (receive, beat):
+        threading.Thread(target=call, name=call.__name__, daemon=True).start()
     while True:
         # In this thread: an error, such as a module that cannot be imported, ends the worker.
         batch = pickle.loads(batches.get())  # noqa: S301 (from this package's driver)
-        connection.send(worker.answer(*batch))
+        send(worker.answer(*batch))
 
 
 if __name__ == "__main__":

@@ -117,4 +117,4 @@ def _part(features: Features, row: LabelledInterval, first_s: float) -> Stored:
         nearest = math.ceil((start + end) / 2 - 0.5 - ROUNDING)
         first = min(max(nearest, 0), stored.n_rows - 1)
         stop = first + 1
-    return replace(part_of(stored, first, stop), duration_s=row.end_s - row.start_s)
+    return part_of(stored, first, stop)._replace(duration_s=row.end_s - row.start_s)

@@ -20,10 +20,11 @@ import hashlib
 import itertools
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -82,8 +83,7 @@ class Job:
         return [f"{self.name}.{part + 1}of{self.parts}" for part in range(self.parts)]
 
 
-@dataclass(frozen=True, slots=True)
-class Stored:
+class Stored(NamedTuple):
     """One version of an utterance in a store: where its rows are, and which audio they came from.
 
     Frames and rows are those of the first layer, and of all layers without an entry in ``others``.
@@ -108,7 +108,7 @@ class Stored:
     flags: tuple[str, ...] | None = None
     ctc_text: str | None = None
     pieces: tuple[tuple[str, int, int], ...] = ()
-    others: Mapping[str, "Stored"] = field(default_factory=dict)
+    others: Mapping[str, "Stored"] = MappingProxyType({})
     excerpt: str = ""
 
     def on(self, layer: str) -> "Stored":
@@ -538,10 +538,10 @@ class FeatureStore:
             stored = Stored(**item, pieces=_pieces(places, "", position))
             if frames:
                 on = {
-                    layer: replace(stored, n_frames=n, pieces=_pieces(places, layer, position))
+                    layer: stored._replace(n_frames=n, pieces=_pieces(places, layer, position))
                     for layer, (n, _) in frames.items()
                 }
-                stored = replace(stored, others=on)
+                stored = stored._replace(others=on)
             self.utterances.setdefault(stored.key, []).append(stored)
             self.failures.pop(stored.key, None)
         for item in parts[0]["failures"]:

@@ -11,6 +11,7 @@ from types import ModuleType
 import pytest
 from toy_jobs import Toy
 
+from probe.engines import local, worker
 from probe.engines.local import Local
 
 DRIVER = """
@@ -44,6 +45,26 @@ def test_a_killed_and_a_hung_worker_cost_nothing(
     assert "was killed by SIGKILL, as the system does when memory runs out" in caplog.text
     assert "took longer than the 1 s" in caplog.text
     assert not any(map(is_running, pids)), "leaving the engine ends its workers"
+
+
+def test_a_frozen_worker_is_replaced(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local, "SILENCE_S", 3 * worker.BEAT_S)
+    with Local(2, n_cores=1) as engine:
+        done = list(engine.run(Toy(tmp_path), ["once frozen", "slow"], 1, "test"))
+    assert [item.error for item in done] == [None, None]
+    assert "once frozen: worker 1 gave no sign of life for 6 s; attempt 2 of 3" in caplog.text
+    assert "slow" not in caplog.text, "a worker that computes gives signs of life"
+
+
+def test_a_worker_that_ends_without_a_batch_costs_nothing(tmp_path: Path) -> None:
+    with Local(2, n_cores=1) as engine:
+        outcomes = engine.run(Toy(tmp_path), ["0", "slow"], 1, "test")
+        first = next(outcomes)
+        os.kill(first.result, signal.SIGKILL)
+        [second] = outcomes
+    assert (first.job, second.job, second.error) == ("0", "slow", None)
 
 
 def test_jobs_that_a_worker_cannot_import_are_given_up(monkeypatch: pytest.MonkeyPatch) -> None:

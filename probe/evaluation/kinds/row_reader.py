@@ -191,4 +191,4 @@ def part_of(stored: Stored, first: int, stop: int) -> Stored:
         if low < high:
             pieces.append((shard, start + low, start + high))
         position += end - start
-    return replace(stored, pieces=tuple(pieces))
+    return stored._replace(pieces=tuple(pieces))
