@@ -38,7 +38,7 @@ class Toy:
         return lambda jobs: [self.do(job) for job in jobs]
 
     def do(self, job: str) -> int:
-        """Do a job: "killed" once or always, "frozen" once, "slow", "hung", "wrong" or "refused", or
+        """Do a job: "killed" once or always, "frozen" once, "slow", "hung", "wrong", "refused", or
         any other.
         """
         attempt = 0

@@ -190,12 +190,11 @@ def trusted_dataset(
 
 
 def _has_hard_link(parent: h5f.FileID | h5g.GroupID, name: bytes) -> bool:
-    if not isinstance(parent, h5f.FileID | h5g.GroupID):
-        return False
-    try:
-        return bool(parent.links.get_info(name).type == h5l.TYPE_HARD)
-    except KeyError:
-        return False
+    return (
+        isinstance(parent, h5f.FileID | h5g.GroupID)
+        and parent.links.exists(name)
+        and parent.links.get_info(name).type == h5l.TYPE_HARD
+    )
 
 
 def trusted_attribute(file: h5f.FileID, name: str, path: Path) -> np.ndarray:

@@ -8,7 +8,6 @@ import logging
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -608,7 +607,7 @@ def test_a_condition_that_changes_the_speed_moves_the_frames_and_not_their_numbe
     slow = SimpleNamespace(stretch=2.0)
     features.stores["slow"] = slow  # type: ignore[assignment]
     for key, stored in features.keyed.items():
-        long = replace(stored, pieces=(("x", 0, 19),))
+        long = stored._replace(pieces=(("x", 0, 19),))
         features.stored["slow", key] = long
     tests = {
         name: [under(item, name) for item in corpus.utterances if item.split == "test"]
