@@ -7,7 +7,7 @@ Nothing is dropped for it. The words are kept with every utterance in the store 
 
 import numpy as np
 
-SILENCE, CLIPPED, ABOVE, OFFSET = "silence", "clipped", "above full scale", "dc"
+SILENCE, CLIPPED, ABOVE, OFFSET = "silence", "clipped", "above full scale", "constant offset"
 DEAD_CHANNEL, ANTIPHASE = "dead channel", "antiphase"
 NO_END = "no end mark"  # the file does not say where its audio ends, see `probe.data.containers`
 DAMAGED = "damaged frames"  # the decoder skips bytes in the middle
