@@ -74,7 +74,7 @@ def together(options: argparse.Namespace, problem: Problem, stamp: Callable[[], 
     return [
         probe.search_
         for _, probe in fit_layers(
-            lambda: new_probe(options), *problem, on_epoch=lambda _n, _spared: stamp()
+            lambda: new_probe(options), *problem, on_progress=lambda n, _: None if n else stamp()
         )
     ]
 
@@ -84,11 +84,11 @@ def one_at_a_time(
 ) -> list[Any]:
     layers, texts, dev_texts = problem
 
-    def on_epoch(_n: int, _spared: int) -> None:
+    def on_progress(_n: int, _spared: int) -> None:
         stamp()
 
     return [
-        new_probe(options).fit(frames, texts, dev, dev_texts, on_epoch).search_
+        new_probe(options).fit(frames, texts, dev, dev_texts, on_progress).search_
         for _, frames, dev in layers
     ]
 

@@ -168,7 +168,9 @@ class Engine(ABC):
         Raises:
             ProbeError: workers cannot be started or cannot open the work, or no worker gets on.
         """
-        self.content, self.version = pickle.dumps(work), self.version + 1
+        content = pickle.dumps(work)
+        if content != self.content:  # else workers keep what they have opened
+            self.content, self.version = content, self.version + 1
         dispatch = _Dispatch(self, most, deque(jobs))
         try:
             with tqdm(total=len(jobs), desc=title, unit=" jobs", disable=None) as bar:

@@ -115,6 +115,19 @@ def test_each_layer_and_rate_is_what_it_is_alone(settings: dict[str, Any]) -> No
     )
 
 
+def test_every_batch_is_counted_and_what_heads_do_not_read_is_taken_back() -> None:
+    layers, texts, dev_texts = layers_of([8, 8])
+    calls: list[tuple[int, int]] = []
+    fitted = fit_layers(
+        probe_of, layers, texts, dev_texts, on_progress=lambda *counts: calls.append(counts)
+    )
+    n_epochs = sum(entry["epochs"] for _, probe in fitted for entry in probe.search_)
+    read, spared = (sum(numbers) for numbers in zip(*calls, strict=True))
+    assert 0 < calls[0][0] <= 2 * len(RATES) * 8, "a batch has 8 utterances at most"
+    assert read == n_epochs * len(texts)
+    assert read + spared == 2 * len(RATES) * 12 * len(texts)
+
+
 @pytest.mark.nightly
 def test_groups_do_not_change_results(monkeypatch: pytest.MonkeyPatch) -> None:
     layers, texts, dev_texts = layers_of([8, 8, 8])

@@ -363,16 +363,15 @@ class Heads:
 
         groups = fit_groups(
             *(self._probe, frames(), self.train.texts, self.dev.texts),
-            *(self._after_epoch, problem.memory_bytes),
+            *(self._count, problem.memory_bytes),
         )
         for layer, probe in next(groups):
             yield from self._scores(probe, layer, [layer])
 
-    def _after_epoch(self, n_heads: int, n_spared: int) -> None:
-        """Count the epochs of some heads, and those that heads will not need."""
-        n = len(self.train.rows)
-        self.problem.progress.add(-n_spared * n)
-        self.problem.progress.step(n_heads * n)
+    def _count(self, n_read: int, n_spared: int) -> None:
+        """Count the utterances that heads have read, and those that they will not read."""
+        self.problem.progress.add(-n_spared)
+        self.problem.progress.step(n_read)
 
     def of_sum(self) -> Iterator[Score]:
         """Scores of the learned sum of layers, where there is one."""
@@ -393,7 +392,7 @@ class Heads:
             return
         frames, dev_frames = (self._read(summed.layers, part) for part in (self.train, self.dev))
         probe = self._probe(n_mixed=len(summed.layers)).fit(
-            *(frames, self.train.texts, dev_frames, self.dev.texts), self._after_epoch
+            *(frames, self.train.texts, dev_frames, self.dev.texts), self._count
         )
         yield from self._scores(probe, WEIGHTED, summed.layers, summed.note)
 

@@ -43,11 +43,11 @@ def fit_layers(
     layers: Iterable[tuple[str, Frames, Frames]],
     texts: Sequence[str],
     dev_texts: Sequence[str],
-    on_epoch: Callable[[int, int], Any] = lambda _n, _spared: None,
+    on_progress: Callable[[int, int], Any] = lambda _n, _spared: None,
     memory_bytes: int = MEMORY_BYTES,
 ) -> Iterator[tuple[str, CTCProbe]]:
     """Yield each layer with its fitted probe, in order; see `fit_groups`."""
-    for group in fit_groups(new_probe, layers, texts, dev_texts, on_epoch, memory_bytes):
+    for group in fit_groups(new_probe, layers, texts, dev_texts, on_progress, memory_bytes):
         yield from group
 
 
@@ -56,7 +56,7 @@ def fit_groups(
     layers: Iterable[tuple[str, Frames, Frames]],
     texts: Sequence[str],
     dev_texts: Sequence[str],
-    on_epoch: Callable[[int, int], Any] = lambda _n, _spared: None,
+    on_progress: Callable[[int, int], Any] = lambda _n, _spared: None,
     memory_bytes: int = MEMORY_BYTES,
 ) -> Iterator[list[tuple[str, CTCProbe]]]:
     """Yield groups of layers that are trained together, each as a list of (layer, fitted probe), in
@@ -70,8 +70,9 @@ def fit_groups(
             time.
         layers: (name, training frames, dev frames), with (frame, dim) for each utterance; they are
             read one layer at a time.
-        on_epoch: called after each epoch with the number of heads that were trained and with the
-            number of epochs saved by the heads that stopped.
+        on_progress: called after each batch, and after each epoch, with the number of utterances
+            that heads have read since the last call (each head counts) and with the number that
+            the heads which stopped will not read.
         memory_bytes: bound on the frames in memory and on the state that LSTMs keep for
             their gradients. A group ends when another layer like its last one would not fit, or
             when the next layer has other numbers of frames.
@@ -88,17 +89,17 @@ def fit_groups(
         )
         # With other lengths, the batches would differ.
         if group and (alone or layer.lengths != group[0].lengths):
-            yield _fit(group, dev_texts, on_epoch)
+            yield _fit(group, dev_texts, on_progress)
             group = []
         if alone:
-            yield [(name, probe.fit_prepared(layer.train, layer.dev, dev_texts, on_epoch))]
+            yield [(name, probe.fit_prepared(layer.train, layer.dev, dev_texts, on_progress))]
             continue
         group.append(layer)
         if sum(item.n_bytes for item in group) + layer.n_bytes > memory_bytes:
-            yield _fit(group, dev_texts, on_epoch)
+            yield _fit(group, dev_texts, on_progress)
             group = []
     if group:
-        yield _fit(group, dev_texts, on_epoch)
+        yield _fit(group, dev_texts, on_progress)
 
 
 class _Layer:
@@ -208,7 +209,7 @@ class _Layer:
 
 
 def _fit(
-    group: list[_Layer], dev_texts: Sequence[str], on_epoch: Callable[[int, int], Any]
+    group: list[_Layer], dev_texts: Sequence[str], on_progress: Callable[[int, int], Any]
 ) -> list[tuple[str, CTCProbe]]:
     """Train a group of layers with equal numbers of frames."""
     for layer in group:
@@ -216,21 +217,22 @@ def _fit(
     first = group[0]
     probe, order, scratch = first.probe, np.random.default_rng(first.probe.seed), Scratch()
     dev_labels = [torch.tensor(probe.vocabulary_.encode(text)) for text in dev_texts]
-    training, n_epochs = group, probe.training.epochs
+    training, n_epochs, n_train = group, probe.training.epochs, len(first.train.frames)
     for epoch in range(n_epochs):
+        n_heads = sum(len(layer.active) for layer in training)
         with torch.random.fork_rng():
             torch.manual_seed(epoch_seed(probe.seed, epoch))  # for dropout
             for chosen in batch_order(first.train.lengths, probe.training.batch_size, order):
                 _step(training, epoch, chosen, scratch)
+                on_progress(n_heads * len(chosen), 0)
         for layer in training:
             layer.average.add(layer.weights)
         _score(training, dev_labels, dev_texts, scratch)
-        n_heads = sum(len(layer.active) for layer in training)
         for layer in training:
             drop_slower([layer.runs[i] for i in layer.active], epoch + 1, n_epochs)
             layer.drop_finished()
         n_ended = n_heads - sum(len(layer.active) for layer in training)
-        on_epoch(n_heads, n_ended * (n_epochs - epoch - 1))
+        on_progress(0, n_ended * (n_epochs - epoch - 1) * n_train)
         training = [layer for layer in training if layer.active]
         if not training:
             break

@@ -112,25 +112,25 @@ class CTCProbe:
         texts: Sequence[str],
         dev_frames: Sequence[np.ndarray],
         dev_texts: Sequence[str],
-        on_epoch: Callable[[int, int], Any] = lambda _n, _spared: None,
+        on_progress: Callable[[int, int], Any] = lambda _n, _spared: None,
     ) -> "CTCProbe":
         """Train on utterances of (frame, dim) and their transcripts; choose the best epoch on the
         dev set.
 
         Args:
-            on_epoch: see `probe.heads.ctc.all_layers.fit_groups`.
+            on_progress: see `probe.heads.ctc.all_layers.fit_groups`.
 
         Raises:
             ProbeError: no transcript has a symbol, or no utterance is long enough for its labels.
         """
-        return self.fit_prepared(*self.prepare(frames, texts, dev_frames), dev_texts, on_epoch)
+        return self.fit_prepared(*self.prepare(frames, texts, dev_frames), dev_texts, on_progress)
 
     def fit_prepared(
         self,
         train: "Examples",
         dev: list[Tensor],
         dev_texts: Sequence[str],
-        on_epoch: Callable[[int, int], Any] = lambda _n, _spared: None,
+        on_progress: Callable[[int, int], Any] = lambda _n, _spared: None,
     ) -> "CTCProbe":
         """Train with all learning rates on the result of `prepare`, one after the other in each
         epoch.
@@ -147,7 +147,8 @@ class CTCProbe:
                     next(training)
             drop_slower(active, epoch + 1, n_epochs)
             n_ended = sum(run.has_ended for run in active)
-            on_epoch(len(active), n_ended * (n_epochs - epoch - 1))
+            n_train = len(train.frames)
+            on_progress(len(active) * n_train, n_ended * (n_epochs - epoch - 1) * n_train)
         return self.conclude(runs)
 
     def prepare(
