@@ -95,7 +95,7 @@ def test_what_is_unusual_about_the_sound_is_said_by_the_driver(
     said = [text for text in caplog.messages if "unusual sound" in text or "resampled" in text]
     resampled = "2 utterances resampled from 8000 to 16000 Hz; nothing above 4000 Hz is in them"
     assert said.count(resampled) == len(CONDITIONS)
-    assert sum("dc 2" in text for text in said) == len(CONDITIONS)
+    assert sum("constant offset 2" in text for text in said) == len(CONDITIONS)
 
 
 def test_a_shard_that_ends_each_worker_is_named_and_costs_no_other(
