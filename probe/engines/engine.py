@@ -259,6 +259,7 @@ class _Dispatch:
             self.engine.end(worker)
             yield from self._after_end(worker, batch, answer.reason)
         elif answer.at_open:
+            self.engine.end(worker)  # it has nothing open
             raise answer.error
         elif halves := batch.halves():
             self.again.extend(halves)

@@ -64,18 +64,18 @@ class Local(Engine):
     def answers(self, timeout_s: float) -> Iterator[tuple[int, Answer]]:
         """See `Engine.answers`."""
         numbers = {worker.connection: number for number, worker in self._processes.items()}
-        ready = wait(list(numbers), timeout_s)
+        ready, now = wait(list(numbers), timeout_s), time.monotonic()
         for connection, number in numbers.items():
             worker = self._processes[number]
             if connection in ready:
-                worker.heard = time.monotonic()
+                worker.heard = now
                 try:
                     answer = connection.recv()
                 except (EOFError, OSError):
                     answer = End(self._reason(worker.process))
                 if answer is not None:
                     yield number, answer
-            elif time.monotonic() - worker.heard > SILENCE_S:
+            elif now - worker.heard > SILENCE_S:
                 yield number, End(f"gave no sign of life for {SILENCE_S:.0f} s")
 
     def end(self, worker: int) -> None:

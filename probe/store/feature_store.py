@@ -23,7 +23,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -108,7 +107,7 @@ class Stored(NamedTuple):
     flags: tuple[str, ...] | None = None
     ctc_text: str | None = None
     pieces: tuple[tuple[str, int, int], ...] = ()
-    others: Mapping[str, "Stored"] = MappingProxyType({})
+    others: Mapping[str, "Stored"] = {}
     excerpt: str = ""
 
     def on(self, layer: str) -> "Stored":
